@@ -1,0 +1,33 @@
+"""mixreorg: text-supervised open-world semantic segmentation.
+
+>>> from mixreorg import Segmenter, load_model
+>>> segmentation = Segmenter(load_model("demo/run"))("photo.jpg", ["dog", "cat", "grass"])
+>>> segmentation.label_map, segmentation.class_names
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mixreorg.errors import MixreorgError
+
+if TYPE_CHECKING:
+    from mixreorg.models.folder import load_model
+    from mixreorg.segment.results import Segmentation
+    from mixreorg.segment.segmenter import Segmenter
+
+__version__ = "0.1.0"
+__all__ = ["MixreorgError", "Segmentation", "Segmenter", "__version__", "load_model"]
+
+_LAZY = {
+    "Segmentation": "mixreorg.segment.results",
+    "Segmenter": "mixreorg.segment.segmenter",
+    "load_model": "mixreorg.models.folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import mixreorg`` does not wait for torch."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mixreorg' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,45 @@
+"""``mixreorg``: commands, and the one place where an error becomes a message and exit code 2."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+import mixreorg
+from mixreorg.cli.demo_command import demo
+from mixreorg.cli.scenes_command import scenes
+from mixreorg.cli.segment_command import segment
+from mixreorg.cli.tokenizer_command import tokenizer
+from mixreorg.cli.train_command import train
+from mixreorg.errors import MixreorgError
+
+app = typer.Typer(
+    name="mixreorg",
+    help="Text-supervised open-world semantic segmentation: from image-caption pairs to masks of any class.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(help="Make and inspect training data.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+app.command()(segment)
+app.command()(train)
+app.command()(demo)
+data.command()(scenes)
+data.command()(tokenizer)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(mixreorg.__version__)
+
+
+def main() -> None:
+    """Entry point: runs a command; a user's error is one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except MixreorgError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,87 @@
+"""``mixreorg segment``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixreorg.errors import MixreorgError
+
+
+def segment(
+    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP and what else Pillow reads.")],
+    model: Annotated[Path, typer.Option(help="Model folder, checkpoint or run folder.")],
+    classes: Annotated[
+        str, typer.Option(help="Class names: 'dog, cat=cat|kitten, grass', or @file.txt with one per line.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for label maps, overlays and JSON.")],
+    background: Annotated[
+        float | None,
+        typer.Option(help="Threshold below which a pixel becomes background; 0.95 is usual. Default: the model's."),
+    ] = None,
+    short_side: Annotated[
+        int | None,
+        typer.Option(help="Resize photos to this short side in pixels. Default: the model's protocol."),
+    ] = None,
+    whole: Annotated[
+        bool | None, typer.Option("--whole/--windows", help="One window per photo, or sliding windows.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Label every pixel of photos with one of the given class names.
+
+    Writes PHOTO_labels.png (palette, class indices), PHOTO_overlay.png (with a legend) and PHOTO.json.
+    """
+    from mixreorg.models.folder import load_model
+    from mixreorg.segment.photos import read_photo
+    from mixreorg.segment.segmenter import Segmenter, default_protocol
+    from mixreorg.text.class_list import parse_class_list
+
+    class_names = parse_class_list(classes)
+    loaded = load_model(model, device)
+    protocol = default_protocol(loaded).updated(
+        **{
+            name: value
+            for name, value in (
+                ("background_threshold", background),
+                ("short_side", short_side),
+                ("whole", whole),
+            )
+            if value is not None
+        }
+    )
+    segmenter = Segmenter(loaded, protocol)
+    failures = 0
+    for photo, stem in zip(photos, _unique_stems(photos), strict=True):
+        try:
+            image = read_photo(photo)
+            result = segmenter(image, class_names)
+            paths = result.save(out, stem, image, photo.name)
+        except MixreorgError as error:
+            typer.echo(f"error: {error}", err=True)
+            failures += 1
+            continue
+        shares = ", ".join(
+            f"{name} {share:.0%}"
+            for share, name in sorted(zip(result.area_share, result.class_names, strict=True), reverse=True)
+            if share >= 0.005
+        )
+        typer.echo(f"{photo}: {shares} -> {paths[1]}")
+    if failures:
+        typer.echo(f"{failures} of {len(photos)} photos failed; the others are done", err=True)
+        raise typer.Exit(2)
+
+
+def _unique_stems(photos: Iterable[Path]) -> list[str]:
+    """File stems; photos of one name in several folders get -2, -3, ... in the order given."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for photo in photos:
+        stem, number = photo.stem, 1
+        while stem in taken:
+            number += 1
+            stem = f"{photo.stem}-{number}"
+        taken.add(stem)
+        stems.append(stem)
+    return stems

@@ -1,0 +1,61 @@
+"""``mixreorg train``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mixreorg.errors import MixreorgError
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Run folder: checkpoints, logs, configuration.")],
+    recipe: Annotated[str | None, typer.Option(help="Named recipe, for example scenes_mixreorg.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML or JSON: a whole configuration, or changes to --recipe.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Shard pattern, folder or captions file; may be given several times."),
+    ] = None,
+    evaluate: Annotated[
+        Path | None, typer.Option(help="Folder in VOC layout with a classes.txt, evaluated at intervals.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one value: --set optim.lr=1e-3. Repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out from its newest checkpoint.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
+) -> None:
+    """Pre-train a model on image-caption pairs.
+
+    Several processes: torchrun --nproc-per-node 2 -m mixreorg train ...
+    """
+    from mixreorg.config import merge, read_config_file
+    from mixreorg.recipes import recipe as named_recipe
+    from mixreorg.train.config import TrainConfig
+    from mixreorg.train.trainer import train as run_training
+
+    if resume and recipe is None and config is None:
+        config = out / "train_config.json"
+    if recipe is None and config is None:
+        raise MixreorgError("name a recipe (--recipe scenes_mixreorg) or a configuration file (--config run.yaml)")
+    values = named_recipe(recipe).to_dict() if recipe is not None else {}
+    if config is not None:
+        values = merge(values, read_config_file(config))
+    changes: dict[str, object] = {}
+    if data:
+        changes["data"] = {"train": data}
+    if evaluate is not None:
+        changes["evaluation"] = {"root": str(evaluate)}
+    resolved = TrainConfig.from_dict(merge(values, changes), source=str(config or recipe))
+    resolved = resolved.with_overrides(assignments or [])
+    if not resolved.data.train:
+        raise MixreorgError("no training data: give --data SHARDS, for example --data 'scenes/train/*.tar'")
+    outcome = run_training(resolved, out, resume=resume, device=device)
+    if outcome.interrupted:
+        typer.echo(
+            f"interrupted after step {outcome.step}; continue with: mixreorg train --out {out} --resume",
+            err=True,
+        )
+        raise typer.Exit(130)

@@ -1,0 +1,165 @@
+"""Strict configuration: frozen models beside their owners, files and dotted overrides, errors that help."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json
+
+
+class StrictConfig(BaseModel):
+    """Base of every configuration: immutable, no unknown keys, no silent conversions between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Self:
+        """Validate plain values as read from JSON or YAML.
+
+        Args:
+            values: nested mappings of plain values.
+            source: what the error message calls the origin of the values.
+
+        Raises:
+            MixreorgError: unknown key (with the nearest right one) or wrong type, one line per problem.
+        """
+        try:
+            # Through JSON, so that lists become tuples and everything else stays strict.
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            raise MixreorgError(_explain(cls, error, source)) from None
+        except (TypeError, ValueError) as error:
+            raise MixreorgError(f"{source}: values must be plain JSON or YAML data ({error})") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain nested values that :meth:`from_dict` reads back to an equal configuration."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        return values
+
+    def with_overrides(self, assignments: Iterable[str]) -> Self:
+        """Return a copy with dotted assignments applied, for example ``["optim.lr=1e-3"]``.
+
+        The right-hand side is read as JSON where it is JSON (``3``, ``0.5``, ``true``, ``[1, 2]``, ``null``)
+        and as text otherwise.
+
+        Raises:
+            MixreorgError: an assignment without ``=``, an unknown key, a wrong type.
+        """
+        values = self.to_dict()
+        for assignment in assignments:
+            path, separator, text = assignment.partition("=")
+            if not separator or not path.strip():
+                raise MixreorgError(f"--set {assignment!r}: write it as NAME=VALUE, for example --set optim.lr=1e-3")
+            _assign(values, path.strip().split("."), _parse_value(text.strip()), type(self))
+        return type(self).from_dict(values, source="--set")
+
+    def updated(self, **changes: Any) -> Self:
+        """Return a validated copy with top-level fields replaced; how recipes derive from each other."""
+        return type(self).model_validate({**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file of configuration values.
+
+    Raises:
+        MixreorgError: missing file, broken syntax, or a document that is not a mapping.
+    """
+    if path.suffix == ".json":
+        values = read_json(path)
+    else:
+        import yaml  # in the extra "train": only training reads YAML
+
+        try:
+            values = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
+        except OSError as error:
+            raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise MixreorgError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise MixreorgError(f"{path} must hold a mapping of configuration names to values")
+    return values
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested ``changes`` over ``base``; mappings are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _yaml_loader() -> Any:
+    """A safe loader that reads ``1e-3`` as a number, as YAML 1.2 does and PyYAML's YAML 1.1 does not."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
+    return Loader
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[BaseModel]) -> None:
+    for depth, name in enumerate(path[:-1]):
+        if not isinstance(values.get(name), dict):
+            prefix = ".".join(path[: depth + 1])
+            known = list(values)
+            raise MixreorgError(f"--set: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
+        values = values[name]
+    if path[-1] not in values:
+        raise MixreorgError(
+            f"--set: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
+        )
+    values[path[-1]] = value
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _explain(owner: type[BaseModel], error: ValidationError, source: str) -> str:
+    lines = []
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        where = ".".join(location) or owner.__name__
+        if problem["type"] == "extra_forbidden":
+            section = _section(owner, location[:-1])
+            known = list(section.model_fields) if section else []
+            name = section.__name__ if section else owner.__name__
+            lines.append(f"{source}: {where} is not a field of {name}{_nearest(location[-1], known)}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{source}: {where}: {message} (got {problem['input']!r})")
+    return "\n".join(lines)
+
+
+def _section(owner: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """Follow field names from ``owner`` to the nested configuration class they lead to."""
+    for name in path:
+        field = owner.model_fields.get(name)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        sections = [item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)]
+        if not sections:
+            return None
+        owner = sections[0]
+    return owner

@@ -1,0 +1,163 @@
+"""From indexed pairs to batches whose content depends on (seed, position) alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mixreorg.data.pairs import PairSource, epoch_order
+from mixreorg.data.problems import Problem
+from mixreorg.data.transforms import ImageTransformConfig, train_transform
+from mixreorg.errors import MixreorgError
+from mixreorg.randomness import numpy_generator
+from mixreorg.text.tokenizer import Tokenizer
+
+Visit = tuple[int, int]
+"""Epoch, and index of a pair in its source."""
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """One augmented pair on its way into a batch."""
+
+    image: Tensor
+    """``[3, S, S]`` float32, normalised."""
+    token_ids: Tensor
+    """``[L]`` int64."""
+    sample_id: int
+    caption: str
+    problems: list[Problem]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Augmented pairs as a training step takes them."""
+
+    images: Tensor
+    """``[B, 3, S, S]`` float32, ImageNet mean and standard deviation taken out."""
+    token_ids: Tensor
+    """``[B, L]`` int64."""
+    sample_ids: Tensor
+    """``[B]`` int64, ``epoch * pairs + index``: one number per visit of a pair, the key of its noise."""
+    captions: list[str]
+    problems: list[Problem]
+    """Unusable samples that the reading process met for the first time while it made this batch."""
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        """The same batch with its tensors on a device; pinned tensors are copied in the background."""
+        images, token_ids, sample_ids = (
+            tensor.to(device, non_blocking=True) for tensor in (self.images, self.token_ids, self.sample_ids)
+        )
+        return PairBatch(images, token_ids, sample_ids, self.captions, self.problems)
+
+    def pin_memory(self) -> "PairBatch":
+        """The same batch in page-locked memory; called by the data loader where it is asked to pin."""
+        images, token_ids, sample_ids = (
+            tensor.pin_memory() for tensor in (self.images, self.token_ids, self.sample_ids)
+        )
+        return PairBatch(images, token_ids, sample_ids, self.captions, self.problems)
+
+
+class PairDataset(Dataset[PairSample]):
+    """Reads, augments and tokenizes pairs. An item is a function of (seed, epoch, index) and nothing else."""
+
+    def __init__(self, source: PairSource, tokenizer: Tokenizer, transform: ImageTransformConfig, seed: int) -> None:
+        """Combine what makes an item.
+
+        Args:
+            source: the pairs.
+            tokenizer: of the model that is trained.
+            transform: augmentation of the images.
+            seed: of the run.
+        """
+        self.source = source
+        self.tokenizer = tokenizer
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Number of pairs in an epoch."""
+        return len(self.source)
+
+    def __getitem__(self, visit: Visit) -> PairSample:
+        """Read a pair for one epoch; an unusable one is replaced by the next usable pair in index order.
+
+        Raises:
+            MixreorgError: a shard can no longer be read, or no pair is usable.
+        """
+        epoch, index = visit
+        # A JPEG decoded down to twice the training side still has a pixel for every pixel of most crops.
+        pair, problems = self.source.read_or_next(index, min_side=2 * self.transform.image_size)
+        generator = numpy_generator(self.seed, "augmentation", epoch, index)
+        return PairSample(
+            image=train_transform(pair.image, self.transform, generator),
+            token_ids=self.tokenizer.encode([pair.caption])[0],
+            sample_id=epoch * len(self.source) + index,
+            caption=pair.caption,
+            problems=problems,
+        )
+
+
+def collate(samples: Sequence[PairSample]) -> PairBatch:
+    """Stack samples into a batch, in their order."""
+    return PairBatch(
+        images=torch.stack([sample.image for sample in samples]),
+        token_ids=torch.stack([sample.token_ids for sample in samples]),
+        sample_ids=torch.tensor([sample.sample_id for sample in samples], dtype=torch.int64),
+        captions=[sample.caption for sample in samples],
+        problems=[problem for sample in samples for problem in sample.problems],
+    )
+
+
+def batch_sampler(
+    seed: int,
+    length: int,
+    batch_size: int,
+    start_step: int,
+    num_steps: int,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[list[Visit]]:
+    """The visits of one process, step by step.
+
+    All processes share one endless stream: position ``p`` visits pair ``order[p % length]`` in epoch
+    ``p // length``, ``order`` being :func:`~mixreorg.data.pairs.epoch_order`. Step ``s`` takes the positions
+    ``s * batch_size`` up to ``(s + 1) * batch_size``, so no pair is dropped at the end of an epoch, and rank
+    ``r`` the ``r``-th of ``world`` equal slices of them. Steps are therefore the same for every number of
+    processes and after every restart.
+
+    Args:
+        seed: of the run.
+        length: pairs per epoch.
+        batch_size: pairs per step over all processes.
+        start_step: first step to yield; the number of steps already done when a run is resumed.
+        num_steps: how many steps to yield.
+        rank: of this process.
+        world: number of processes.
+
+    Returns:
+        For each step a list of (epoch, index), for :class:`PairDataset`.
+
+    Raises:
+        MixreorgError: ``batch_size`` cannot be shared equally.
+    """
+    if batch_size % world:
+        raise MixreorgError(f"the batch of {batch_size} pairs cannot be shared by {world} processes equally")
+    return _visits(seed, length, batch_size, range(start_step, start_step + num_steps), rank, world)
+
+
+def _visits(seed: int, length: int, batch_size: int, steps: range, rank: int, world: int) -> Iterator[list[Visit]]:
+    share = batch_size // world
+    order, order_epoch = epoch_order(seed, 0, length), 0
+    for step in steps:
+        first = step * batch_size + rank * share
+        visits: list[Visit] = []
+        while len(visits) < share:
+            epoch, place = divmod(first + len(visits), length)
+            if epoch != order_epoch:
+                order, order_epoch = epoch_order(seed, epoch, length), epoch
+            indices = order[place : place + share - len(visits)]
+            visits.extend((epoch, index) for index in indices.tolist())
+        yield visits

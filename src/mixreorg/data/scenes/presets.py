@@ -1,0 +1,158 @@
+"""Configuration of the scenes generator and its three named presets."""
+
+import difflib
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from mixreorg.config import StrictConfig
+from mixreorg.data.scenes.classes import class_names, select_classes
+from mixreorg.data.scenes.stuff import select_stuff, stuff_names
+from mixreorg.errors import MixreorgError
+
+# Label maps of up to this many classes (background included) are 8-bit palette PNGs, as in VOC: 255 is void there.
+MAX_PALETTE_CLASSES = 255
+
+
+def most_held_out_pairs(num_classes: int) -> int:
+    """Half of the class pairs: with more held out, scenes of several classes could hardly be drawn."""
+    return num_classes * (num_classes - 1) // 4
+
+
+class ScenesConfig(StrictConfig):
+    """What the scenes look like. Lengths are fractions of the image side, angles are degrees."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Names of the object classes; label 1 is the first."""
+    stuff: tuple[str, ...] = Field(min_length=1)
+    """Names of the background textures; every scene shows one of them."""
+    label_stuff: bool = False
+    """Label the texture as a class of its own (after the objects) rather than as background, label 0."""
+    image_size: int = Field(default=64, ge=16, le=1024)
+    """Side of the square images in pixels."""
+    min_objects: int = Field(default=1, ge=1)
+    """Fewest objects in a scene."""
+    max_objects: int = Field(default=3, ge=1, le=12)
+    """Most objects in a scene."""
+    min_scale: float = Field(default=0.36, gt=0.0, le=1.0)
+    """Smallest longer side of an object."""
+    max_scale: float = Field(default=0.66, gt=0.0, le=1.0)
+    """Largest longer side of an object."""
+    max_rotation: float = Field(default=20.0, ge=0.0, le=180.0)
+    """Objects turn by up to this angle to either side."""
+    max_hue_shift: float = Field(default=20.0, ge=0.0, le=180.0)
+    """Colours of objects and textures turn by up to this angle on the colour wheel."""
+    max_brightness_shift: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """Brightness of objects and textures is multiplied by up to 1 plus or minus this."""
+    flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Chance that an object is mirrored left to right."""
+    min_visible: float = Field(default=0.6, gt=0.0, le=1.0)
+    """Fraction of an object's pixels that neither the frame nor nearer objects may hide."""
+    repeat_probability: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Chance that a further object is of a class already in the scene ("two dogs")."""
+    background_named_probability: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Chance that the caption names the texture."""
+    object_omitted_probability: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Chance that the caption of a scene with several classes leaves one of them out."""
+    held_out_pairs: int = Field(default=0, ge=0)
+    """Number of class pairs that no scene shows together but those of the test_heldout split."""
+    distinct_pictures: bool = True
+    """Draw validation and test scenes from pictures and textures that training scenes never show, where a class
+    has several."""
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    """JPEG quality of the images, without chroma subsampling."""
+    seed: int = Field(default=0, ge=0)
+    """Every scene is a function of this, its split and its index."""
+
+    @field_validator("classes", "stuff")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        try:
+            if info.field_name == "classes":
+                select_classes(names)
+            else:
+                select_stuff(names)
+        except MixreorgError as error:
+            raise ValueError(str(error)) from None
+        return names
+
+    @field_validator("max_objects", "max_scale")
+    @classmethod
+    def _check_range(cls, most: float, info: ValidationInfo) -> float:
+        lower = str(info.field_name).replace("max", "min")
+        if lower in info.data and info.data[lower] > most:
+            raise ValueError(f"must be at least {lower}, {info.data[lower]}")
+        return most
+
+    @field_validator("held_out_pairs")
+    @classmethod
+    def _check_pairs(cls, count: int, info: ValidationInfo) -> int:
+        most = most_held_out_pairs(len(info.data.get("classes", ())))
+        if "classes" in info.data and count > most:
+            raise ValueError(f"must be at most {most}, half of the pairs of the classes")
+        if count and info.data.get("max_objects", 2) < 2:
+            raise ValueError("pairs need scenes of two objects: set max_objects to 2 or more, or this to 0")
+        return count
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Name of every label of the masks, from 0, ``"background"``."""
+        return ("background", *self.classes, *(self.stuff if self.label_stuff else ()))
+
+    @property
+    def num_bits(self) -> int:
+        """Bits per pixel of the label maps: 8, or 16 where 255 labels and void do not fit."""
+        return 8 if len(self.label_names) <= MAX_PALETTE_CLASSES else 16
+
+
+def easy() -> ScenesConfig:
+    """24 classes, 64 px, 1 to 3 objects; textures are background and named in half of the captions."""
+    return ScenesConfig(classes=class_names(24), stuff=stuff_names(8), held_out_pairs=12)
+
+
+def medium() -> ScenesConfig:
+    """48 classes and 12 labelled textures, 96 px, 1 to 4 objects; most captions name the texture."""
+    return easy().updated(
+        classes=class_names(48),
+        stuff=stuff_names(12),
+        label_stuff=True,
+        image_size=96,
+        max_objects=4,
+        min_scale=0.25,
+        max_scale=0.6,
+        repeat_probability=0.1,
+        background_named_probability=0.85,
+        held_out_pairs=48,
+    )
+
+
+def hard() -> ScenesConfig:
+    """All classes and all textures, labelled, 224 px, 1 to 5 objects that turn, shrink and overlap more."""
+    return medium().updated(
+        classes=class_names(),
+        stuff=stuff_names(),
+        image_size=224,
+        max_objects=5,
+        min_scale=0.15,
+        max_scale=0.55,
+        max_rotation=40.0,
+        max_hue_shift=30.0,
+        max_brightness_shift=0.3,
+        min_visible=0.45,
+        held_out_pairs=500,
+    )
+
+
+_PRESETS = {"easy": easy, "medium": medium, "hard": hard}
+
+
+def preset(name: str) -> ScenesConfig:
+    """The preset of that name.
+
+    Raises:
+        MixreorgError: there is no such preset; the message lists them.
+    """
+    if name not in _PRESETS:
+        close = difflib.get_close_matches(name, _PRESETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise MixreorgError(f"no scenes preset {name!r}{hint} (there are {', '.join(_PRESETS)})")
+    return _PRESETS[name]()

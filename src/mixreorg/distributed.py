@@ -1,0 +1,59 @@
+"""Process-group facts and a gather through which gradients flow.
+
+Convention for gradients: every process computes the loss of its own rows against the columns of the whole global
+batch, and the training engine averages parameter gradients over processes. The average is then the gradient of
+the global-batch loss, whatever the number of processes.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Concatenate every process's rows in rank order, with gradients to all of them.
+
+    Args:
+        rows: ``[B, ...]``, the same shape on every process.
+
+    Returns:
+        ``[world * B, ...]``.
+    """
+    if world_size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def local_rows(num_local: int) -> slice:
+    """Where this process's rows stand in a gathered tensor."""
+    return slice(rank() * num_local, (rank() + 1) * num_local)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward sums, over all processes, the gradient of this process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.num_local = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        return gradient[local_rows(ctx.num_local)]

@@ -1,0 +1,121 @@
+"""Names of GroupViT's tensors in the original checkpoints and in ``transformers``, mapped to ours.
+
+A map is a list of rewriting rules over key names plus the few layout changes (fused attention projections, 1x1
+convolutions). What comes out is loaded strictly: a key that no rule knows stays as it is and is reported there.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Rules = tuple[tuple[str, str], ...]
+
+_GROUPING_RULES: Rules = (
+    (r"\.norm_tokens\.", ".norm_groups."),
+    (r"\.norm_x\.", ".norm_tokens."),
+    (r"\.mlp_inter\.", ".group_mlp."),
+    (r"\.norm_post_tokens\.", ".norm_queries."),
+    (r"\.pre_assign_attn\.attn\.", ".pre_assign.attention."),
+    (r"\.pre_assign_attn\.", ".pre_assign."),
+    (r"\.norm_new_x\.", ".norm_segments."),
+    (r"\.mlp_channels\.", ".channel_mlp."),
+)
+
+HF_RULES: Rules = (
+    (r"^vision_model\.embeddings\.position_embeddings$", "image_encoder.position_embedding"),
+    (r"^vision_model\.embeddings\.patch_embeddings\.projection\.", "image_encoder.patch_embedding.proj."),
+    (r"^vision_model\.embeddings\.layernorm\.", "image_encoder.patch_embedding.norm."),
+    (r"^vision_model\.layernorm\.", "image_encoder.norm."),
+    (r"^vision_model\.encoder\.stages\.", "image_encoder.stages."),
+    (r"^text_model\.embeddings\.token_embedding\.", "text_encoder.token_embedding."),
+    (r"^text_model\.embeddings\.position_embedding\.weight$", "text_encoder.position_embedding"),
+    (r"^text_model\.encoder\.layers\.", "text_encoder.blocks."),
+    (r"^text_model\.final_layer_norm\.", "text_encoder.norm."),
+    (r"^visual_projection\.", "image_projector."),
+    (r"^text_projection\.", "text_projector."),
+    (r"^((?:image|text)_projector)\.0\.", r"\1.hidden."),
+    (r"^((?:image|text)_projector)\.1\.", r"\1.norm."),
+    (r"^((?:image|text)_projector)\.3\.", r"\1.out."),
+    (r"(image_encoder\.stages\.\d)\.layers\.", r"\1.blocks."),
+    (r"\.group_token$", ".group_tokens"),
+    (r"\.downsample\.", ".grouping."),
+    (r"\.layer_norm(\d)\.", r".norm\1."),
+    (r"\.self_attn\.", ".attention."),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.attention\.out_proj\.", ".attention.proj."),
+    *_GROUPING_RULES,
+)
+
+ORIGINAL_RULES: Rules = (
+    (r"^img_encoder\.pos_embed$", "image_encoder.position_embedding"),
+    (r"^img_encoder\.patch_embed\.", "image_encoder.patch_embedding."),
+    (r"^img_encoder\.norm\.", "image_encoder.norm."),
+    (r"^img_encoder\.layers\.", "image_encoder.stages."),
+    (r"\.group_token$", ".group_tokens"),
+    (r"\.downsample\.", ".grouping."),
+    (r"(\.blocks\.\d+)\.attn\.", r"\1.attention."),
+    (r"^text_encoder\.positional_embedding$", "text_encoder.position_embedding"),
+    (r"^text_encoder\.ln_final\.", "text_encoder.norm."),
+    (r"^text_encoder\.transformer\.resblocks\.", "text_encoder.blocks."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.attn\.in_proj_(weight|bias)$", r".attention.qkv.\1"),
+    (r"(text_encoder\.blocks\.\d+)\.attn\.out_proj\.", r"\1.attention.proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"^img_projector\.", "image_projector."),
+    (r"\.linear_hidden\.0\.", ".hidden."),
+    (r"\.linear_hidden\.1\.", ".norm."),
+    (r"\.linear_out\.", ".out."),
+    *_GROUPING_RULES,
+)
+
+
+def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the state of ``transformers.GroupViTModel`` to the native names.
+
+    Separate query, key and value projections of self-attention become one fused tensor.
+    """
+    renamed = _rename(state, HF_RULES, ignored=r"\.position_ids$")
+    return _fuse_qkv(renamed)
+
+
+def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the ``model`` state of an original GroupViT checkpoint to the native names.
+
+    The projectors' 1x1 convolutions become linear layers; the second logit scale of the multi-label loss, which
+    inference does not use, is dropped.
+    """
+    renamed = _rename(state, ORIGINAL_RULES, ignored=r"^multi_label_logit_scale$")
+    return {
+        name: tensor.squeeze(-1)
+        if re.match(r"(image|text)_projector\..*weight$", name) and tensor.ndim == 3
+        else tensor
+        for name, tensor in renamed.items()
+    }
+
+
+def _rename(state: Mapping[str, Tensor], rules: Rules, ignored: str) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        if re.search(ignored, name):
+            continue
+        new = name
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        renamed[new] = tensor
+    return renamed
+
+
+def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Join ``attention.{q,k,v}_proj`` of self-attention; cross-attention keeps its three projections."""
+    fused = {}
+    for name, tensor in state.items():
+        match = re.fullmatch(r"(.*\.blocks\.\d+\.attention\.)([qkv])_proj\.(weight|bias)", name)
+        if match is None:
+            fused[name] = tensor
+        elif match[2] == "q":
+            parts = [state[f"{match[1]}{part}_proj.{match[3]}"] for part in "qkv"]
+            fused[f"{match[1]}qkv.{match[3]}"] = torch.cat(parts)
+    return fused

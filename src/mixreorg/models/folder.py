@@ -1,0 +1,116 @@
+"""Model folders: ``config.json``, ``model.safetensors``, ``tokenizer.json``; how models are saved and found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json, write_atomically, write_json
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.text.tokenizer import Tokenizer
+
+FORMAT = "mixreorg-model-1"
+_CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+
+def save_model(model: DualEncoder, folder: Path, protocol: dict[str, Any] | None = None) -> None:
+    """Write a model folder.
+
+    Args:
+        model: with its tokenizer.
+        folder: created if missing; each file is replaced whole.
+        protocol: values of the evaluation protocol that the model was trained to be used with.
+    """
+    if model.tokenizer is None:
+        raise ValueError("a model is saved with its tokenizer, and this one has none")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    model.tokenizer.save(folder / _TOKENIZER)
+    content = {"format": FORMAT, "model": model.config.to_dict(), "protocol": protocol}
+    # The configuration comes last: a folder that has one is complete.
+    write_json(folder / _CONFIG, content)
+
+
+def load_model(source: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
+    """Load a trained model for inference.
+
+    Args:
+        source: a model folder, a checkpoint folder, or a run folder (its best checkpoint by mIoU, or the newest
+            where none was evaluated).
+        device: where the weights go.
+
+    Returns:
+        The model in evaluation mode, with tokenizer and, where one was saved, ``inference_protocol``.
+
+    Raises:
+        MixreorgError: nothing there, not a model, or tensors that are missing, unexpected or mis-shaped.
+    """
+    folder = resolve_model_folder(Path(source))
+    content = read_json(folder / _CONFIG)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise MixreorgError(f"{folder / _CONFIG} is not the configuration of a mixreorg model ({FORMAT})")
+    config = DualEncoderConfig.from_dict(content["model"], source=str(folder / _CONFIG))
+    tokenizer = Tokenizer.from_file(folder / _TOKENIZER)
+    if tokenizer.vocab_size != config.text.vocab_size or tokenizer.context_length != config.text.context_length:
+        raise MixreorgError(
+            f"{folder / _TOKENIZER} has {tokenizer.vocab_size} ids and context {tokenizer.context_length}, the model "
+            f"{config.text.vocab_size} and {config.text.context_length}; restore the tokenizer it was trained with"
+        )
+    model = DualEncoder(config, tokenizer)
+    load_weights(model, folder / _WEIGHTS)
+    model.inference_protocol = content.get("protocol")
+    return model.to(device).eval()
+
+
+def load_weights(module: torch.nn.Module, path: Path) -> None:
+    """Load a safetensors file strictly into a module.
+
+    Raises:
+        MixreorgError: unreadable file, or tensors that are missing, unexpected or mis-shaped (the first are named).
+    """
+    try:
+        state = load_file(path)
+    except FileNotFoundError as error:
+        raise MixreorgError(f"{path} is missing; the folder is not a complete model") from error
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise MixreorgError(f"{path} is damaged or not a safetensors file ({error}); restore it") from error
+    check_state(state, module.state_dict(), str(path))
+    module.load_state_dict(state)
+
+
+def check_state(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
+    """Compare tensors with what a module expects, by name and shape.
+
+    Raises:
+        MixreorgError: naming the first missing, unexpected or mis-shaped tensors.
+    """
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise MixreorgError(f"{source} does not fit the model: {'; '.join(problems[:5])}{more}")
+
+
+def resolve_model_folder(path: Path) -> Path:
+    """Find the model folder that a path stands for; a run folder stands for its best or newest checkpoint."""
+    if (path / _CONFIG).is_file():
+        return path
+    if (path / "state.json").is_file():
+        state: dict[str, Any] = read_json(path / "state.json")
+        best = state.get("best") or {}
+        name: str | None = best.get("checkpoint") or state.get("latest")
+        if name and (path / "checkpoints" / name).is_dir():
+            return path / "checkpoints" / name
+        raise MixreorgError(f"{path} is a run folder without a usable checkpoint; train longer or resume it")
+    if not path.exists():
+        raise MixreorgError(f"no model at {path}; give a model folder, a checkpoint or a run folder")
+    raise MixreorgError(f"{path} holds no model: expected {_CONFIG} and {_WEIGHTS}, or the state.json of a run")

@@ -1,0 +1,1 @@
+"""Training objectives: GroupViT's contrastive loss and MixReorg's three branches around the same encoder."""

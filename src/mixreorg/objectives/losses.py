@@ -1,0 +1,98 @@
+"""Losses as pure functions of embeddings that are already gathered over all processes."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MixedLossForm = Literal["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"]
+
+# Keeps log(p) finite where a patch gives its own text no probability at all.
+_TINY = 1e-6
+
+
+def scaled_similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+    """``scale * rows @ columns.T`` in float32 also under autocast: ``[..., E] x [T, E] -> [..., T]``."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return scale.float() * (rows.float() @ columns.float().T)
+
+
+def contrastive_loss(image_embeddings: Tensor, text_embeddings: Tensor, scale: Tensor, rows: slice) -> Tensor:
+    """Symmetric InfoNCE (METHOD, section 2).
+
+    Args:
+        image_embeddings: ``[B, E]`` L2-normalised, all processes.
+        text_embeddings: ``[B, E]`` L2-normalised, all processes, row i belonging to image i.
+        scale: exponentiated logit scale.
+        rows: this process's rows; the loss is their mean, against all columns.
+
+    Returns:
+        Scalar.
+    """
+    targets = torch.arange(len(text_embeddings), device=text_embeddings.device)[rows]
+    image_logits = scaled_similarity(image_embeddings[rows], text_embeddings, scale)
+    text_logits = scaled_similarity(text_embeddings[rows], image_embeddings, scale)
+    return (F.cross_entropy(image_logits, targets) + F.cross_entropy(text_logits, targets)) / 2
+
+
+def mixed_loss(
+    assignment: Tensor,
+    similarity: Tensor,
+    targets: Tensor,
+    form: MixedLossForm,
+) -> Tensor:
+    """Loss of the mixed masks, in the forms that the papers leave open (METHOD, section 3).
+
+    Args:
+        assignment: ``[M, S, N]`` soft assignment of the patches of each mixed image; sums to 1 over S.
+        similarity: ``[M, S, T]`` scaled similarity of each segment with each candidate text.
+        targets: ``[M, N]`` int64, candidate that each patch's source image came with.
+        form:
+            ``cross_entropy``: of the mixed logits, ``sum_s A[s, n] similarity[s, t]``;
+            ``mixed_probability``: negative log of the mixed probabilities,
+            ``sum_s A[s, n] softmax_t(similarity[s, t])``;
+            ``binary_cross_entropy``: every (patch, candidate) pair of the mixed logits on its own;
+            ``dice``: overlap of each candidate's mixed-probability mask with its true mask.
+
+    Returns:
+        Scalar mean over patches (dice: over the masks that exist).
+    """
+    if form == "mixed_probability":
+        probability = _target_probability(assignment, similarity.softmax(dim=-1), targets)
+        return -probability.clamp(min=_TINY).log().mean()
+    if form == "dice":
+        return _dice(assignment, similarity.softmax(dim=-1), targets)
+    # [M, N, S] @ [M, S, T] -> [M, N, T]
+    logits = assignment.transpose(1, 2) @ similarity
+    if form == "cross_entropy":
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    truth = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, truth)
+
+
+def _target_probability(assignment: Tensor, probability: Tensor, targets: Tensor) -> Tensor:
+    """``[M, N]``: each patch's mixed probability of its own text, without the ``[M, N, T]`` tensor."""
+    # [M, S, T] -> [M, S, N]: every segment's probability of patch n's text
+    wanted = probability.gather(2, targets[:, None, :].expand(-1, probability.shape[1], -1))
+    return (assignment * wanted).sum(dim=1)
+
+
+def _dice(assignment: Tensor, probability: Tensor, targets: Tensor) -> Tensor:
+    predicted = assignment.transpose(1, 2) @ probability
+    truth = F.one_hot(targets, probability.shape[-1]).to(predicted.dtype)
+    overlap = (predicted * truth).sum(dim=1)
+    total = predicted.sum(dim=1) + truth.sum(dim=1)
+    score = 1 - (2 * overlap + 1) / (total + 1)
+    exists = truth.sum(dim=1) > 0
+    return score[exists].mean()
+
+
+@torch.no_grad()
+def mixed_mask_accuracy(assignment: Tensor, similarity: Tensor, targets: Tensor) -> Tensor:
+    """Share of patches whose most probable text, among the candidates given, is their source's.
+
+    Args as in :func:`mixed_loss`, with the group's K texts as candidates; chance is 1 / K.
+    """
+    probability = assignment.transpose(1, 2) @ similarity.softmax(dim=-1)
+    return (probability.argmax(dim=-1) == targets).float().mean()

@@ -1,0 +1,194 @@
+"""MixReorg: reorganise the patches of mixed images, composed around the unchanged encoder (METHOD, section 3)."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from mixreorg.config import StrictConfig
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.image_encoder import ImageEncoding, StageOneState
+from mixreorg.objectives.groupvit import TextSide, diagnose, embed_texts, image_text_loss
+from mixreorg.objectives.losses import MixedLossForm, mixed_loss, mixed_mask_accuracy, scaled_similarity
+from mixreorg.objectives.mixing import Combine, ProgressiveMixing
+from mixreorg.objectives.source_index import SourceIndex, draw_source_index
+from mixreorg.objectives.terms import LossTerms, WeightSchedule
+from mixreorg.randomness import make_key
+
+
+class MixReorgConfig(StrictConfig):
+    """MixReorg's objective. The defaults are the complete method; what the paper leaves open is an option."""
+
+    kind: Literal["mixreorg"] = "mixreorg"
+    num_contextual_blocks: int = Field(1, ge=0)
+    """Lc: blocks of stage 1 that see whole images before the patches are mixed."""
+    group_size: int = Field(4, ge=1)
+    """K: images mixed together. A batch that K does not divide ends with a smaller group."""
+    block: int = Field(2, ge=1)
+    """Side of the mixing unit in patches."""
+    combine: Combine = "sum"
+    """Progressive mixing before each further block of stage 1."""
+    mixed: WeightSchedule = WeightSchedule()
+    """Weight of the mixed-mask loss."""
+    restored: WeightSchedule = WeightSchedule()
+    """Weight of the contrastive loss of restored images."""
+    mixed_form: MixedLossForm = "mixed_probability"
+    candidates: Literal["group", "batch"] = "batch"
+    """Texts that a mixed patch chooses from: its group's K, or the whole global batch's."""
+    detach_text: bool = False
+    """Whether the mixed loss leaves the text encoder alone."""
+    mixed_group_tokens: Literal["learned", "mean"] = "learned"
+    """Group tokens that mixed images start with: the learned ones, or the mean of their group's contextual ones."""
+    restored_group_tokens: Literal["original", "mean"] = "original"
+    """Group tokens that group restored images: the original branch's, or the mean of their group's mixed ones."""
+
+
+@dataclass(frozen=True)
+class MixedBranch:
+    """What the mixed branch leaves behind for its loss and for pictures."""
+
+    encoding: ImageEncoding
+    """Encoding of the M mixed images."""
+    source: SourceIndex
+    """Where every mixed patch came from: the mixed mask."""
+    segment_embeddings: Tensor
+    """``[M, S, E]`` L2-normalised."""
+
+
+class MixReorgObjective(nn.Module):
+    """``L = L_con(original) + w_res L_con(restored) + w_mix L_seg(mixed)``.
+
+    The model inside is a plain GroupViT and is all that inference needs. Parameters of learned combinations
+    belong to this module.
+    """
+
+    def __init__(self, model: DualEncoder, config: MixReorgConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        image = model.config.image
+        depth = image.depths[0]
+        if config.num_contextual_blocks > depth:
+            raise ValueError(f"num_contextual_blocks {config.num_contextual_blocks} exceeds stage 1's depth {depth}")
+        # The block right after mixing sees X_mix = Mix(X_orig) already: combining starts with the next one.
+        self.progressive = nn.ModuleList(
+            ProgressiveMixing(config.combine, image.width, image.num_heads)
+            for _ in range(max(depth - config.num_contextual_blocks - 1, 0))
+        )
+
+    def forward(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> LossTerms:
+        """Compute the three losses of one batch; arguments as in ``GroupViTObjective.forward``."""
+        mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
+        text = embed_texts(self.model, token_ids)
+        if mixed_weight == 0 and restored_weight == 0:
+            encoding = self.model.image_encoder(images, keys)
+            loss = image_text_loss(self.model, encoding, text)
+            return LossTerms(loss, {"contrastive": loss.detach()}, diagnose(self.model, encoding))
+        original, mixed, restored = self.branches(images, keys, with_restored=restored_weight > 0)
+        total = image_text_loss(self.model, original, text)
+        terms = {"contrastive": total.detach()}
+        diagnostics = diagnose(self.model, original)
+        if mixed_weight > 0:
+            loss, accuracy = self.mixed_loss(mixed, text)
+            total = total + mixed_weight * loss
+            terms["mixed"] = loss.detach()
+            diagnostics["mixed_mask_accuracy"] = accuracy
+        if restored is not None:
+            loss = image_text_loss(self.model, restored, text)
+            total = total + restored_weight * loss
+            terms["restored"] = loss.detach()
+        return LossTerms(total, terms, diagnostics)
+
+    def branches(
+        self, images: Tensor, keys: Tensor, *, with_restored: bool
+    ) -> tuple[ImageEncoding, MixedBranch, ImageEncoding | None]:
+        """Run the original, the mixed and, if asked, the restored branch.
+
+        Args:
+            images: ``[B, 3, H, W]`` normalised.
+            keys: ``[B]`` int64.
+            with_restored: whether the restored branch is wanted.
+        """
+        encoder = self.model.image_encoder
+        config = self.config
+        first = config.num_contextual_blocks
+        context = encoder.advance(encoder.begin(images), 0, first, keys)
+        source = draw_source_index(keys, context.grid, config.group_size, config.block)
+        # Original images first, mixed ones behind them: one batched call per shared block from here on.
+        joined = self._start_mixed(context, source)
+        both_keys = torch.cat([keys, keys ^ make_key("mixed")])
+        for index in range(first, encoder.num_stage_one_blocks):
+            if index > first and config.combine != "none":
+                joined = self._strengthen(joined, source, index - first - 1)
+            joined = encoder.advance(joined, index, index + 1, both_keys)
+        joined = encoder.with_group_tokens(joined)
+        if with_restored:
+            joined = self._add_restored(joined, source)
+            both_keys = torch.cat([both_keys, keys ^ make_key("restored")])
+        encodings = encoder.group(joined, both_keys).split(len(images))
+        segments = F.normalize(self.model.image_projector(encodings[1].segment_tokens, "running"), dim=-1)
+        mixed = MixedBranch(encodings[1], source, segments)
+        return encodings[0], mixed, encodings[2] if with_restored else None
+
+    def mixed_loss(self, mixed: MixedBranch, text: TextSide) -> tuple[Tensor, Tensor]:
+        """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars."""
+        assignment = mixed.encoding.patch_assignment
+        embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
+        # [M, S, E] x [T, E] -> [M, S, T]
+        similarity = scaled_similarity(mixed.segment_embeddings, embeddings, self.model.scale)
+        of_group = _group_similarity(similarity, mixed.source, text.rows.start)
+        group_targets = mixed.source.group_targets
+        accuracy = mixed_mask_accuracy(assignment, of_group, group_targets)
+        if self.config.candidates == "group":
+            return mixed_loss(assignment, of_group, group_targets, self.config.mixed_form), accuracy
+        targets = mixed.source.source + text.rows.start
+        return mixed_loss(assignment, similarity, targets, self.config.mixed_form), accuracy
+
+    def _start_mixed(self, context: StageOneState, source: SourceIndex) -> StageOneState:
+        """Contextual mixing: append the mixed images to the originals."""
+        mixed = StageOneState(source.mix(context.patch_tokens), context.grid)
+        if context.group_tokens is not None:
+            if self.config.mixed_group_tokens == "mean":
+                mean = _group_mean(context.group_tokens, source)
+                mixed = replace(mixed, tokens=torch.cat([mixed.tokens, mean], dim=1))
+            else:
+                mixed = self.model.image_encoder.with_group_tokens(mixed)
+        return replace(context, tokens=torch.cat([context.tokens, mixed.tokens]))
+
+    def _strengthen(self, joined: StageOneState, source: SourceIndex, index: int) -> StageOneState:
+        """Progressive mixing: give the mixed tokens the original features of the same depth."""
+        original, mixed = joined.patch_tokens.chunk(2)
+        mixed = self.progressive[index](mixed, source.mix(original))
+        return joined.with_patches(torch.cat([original, mixed]))
+
+    def _add_restored(self, joined: StageOneState, source: SourceIndex) -> StageOneState:
+        """Mixing restoration: append the images put together again from mixed patches."""
+        restored = source.restore(joined.patch_tokens.chunk(2)[1])
+        assert joined.group_tokens is not None
+        group_tokens, mixed_group_tokens = joined.group_tokens.chunk(2)
+        if self.config.restored_group_tokens == "mean":
+            group_tokens = _group_mean(mixed_group_tokens, source)
+        return replace(joined, tokens=torch.cat([joined.tokens, torch.cat([restored, group_tokens], dim=1)]))
+
+
+def _group_mean(group_tokens: Tensor, source: SourceIndex) -> Tensor:
+    """Mean group tokens ``[B, G, D]`` of each mixing group, given to all of its images."""
+    group = torch.arange(len(group_tokens), device=group_tokens.device) // source.group_size
+    same = (group[:, None] == group[None, :]).to(group_tokens.dtype)
+    return torch.einsum("mb,bgd->mgd", same / same.sum(dim=1, keepdim=True), group_tokens)
+
+
+def _group_similarity(similarity: Tensor, source: SourceIndex, first_row: int) -> Tensor:
+    """Similarities ``[M, S, K]`` with the texts of each mixed image's own group.
+
+    A smaller last group lacks some of its K candidates: those are put out of the question.
+    """
+    candidates = source.group_candidates
+    index = (candidates + first_row)[:, None, :].expand(-1, similarity.shape[1], -1)
+    repeated = torch.zeros_like(candidates, dtype=torch.bool)
+    repeated[:, 1:] = candidates[:, 1:] == candidates[:, :-1]
+    # Finite, because a share of exactly 0 times -inf would be NaN.
+    return similarity.gather(2, index).masked_fill(repeated[:, None, :], -1e4)

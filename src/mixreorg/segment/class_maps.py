@@ -1,0 +1,137 @@
+"""Assignments and embeddings of windows to class scores per pixel: GroupViT's zero-shot decoding.
+
+Within a window a pixel's scores depend on its segment alone, so the scores are kept as one row per segment
+and a map of segments, a few hundred kilobytes where class maps of 1,000 classes would take a gigabyte.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """Class scores of windows of equal size, in compact form."""
+
+    segment_map: Tensor
+    """``[B, H, W]`` int64: the segment of each pixel."""
+    segment_scores: Tensor
+    """``[B, S, C]`` float32, or ``[B, S, 1 + C]`` background first: scores of each segment's pixels."""
+
+    def expand(self) -> Tensor:
+        """Scores per pixel ``[B, C, H, W]``, or ``[B, 1 + C, H, W]`` with background."""
+        pairs = zip(self.segment_scores, self.segment_map, strict=True)
+        return torch.stack([scores_SC.T[:, segments_HW] for scores_SC, segments_HW in pairs])
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """Join windows of equal size that were decoded in several batches, in the given order."""
+        return cls(
+            segment_map=torch.cat([part.segment_map for part in parts]),
+            segment_scores=torch.cat([part.segment_scores for part in parts]),
+        )
+
+
+@torch.no_grad()
+def decode_windows(
+    soft_assignment: Tensor,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    segment_embeddings: Tensor,
+    image_embeddings: Tensor,
+    class_embeddings: Tensor,
+    class_index: Tensor,
+    *,
+    logit_scale: float,
+    shortlist: int = 5,
+    background_threshold: float | None = None,
+) -> WindowScores:
+    """Decode windows by the zero-shot protocol of GroupViT (Xu et al., CVPR 2022).
+
+    1. The soft assignment is resized bilinearly to the window; a pixel takes its arg max segment.
+    2. Segment logits are ``logit_scale`` times cosine; ``P0`` is their softmax over all classes.
+    3. Only the ``min(shortlist, C)`` classes that fit the image embedding best are kept; ``P`` is the softmax
+       over those, times ``P0``. All other classes score exactly 0.
+    4. A pixel's scores are the row of ``P`` of its segment. With background, ``t = min(background_threshold,
+       max P)`` over the window's segments and classes; where the best score is below ``t`` the background
+       scores 1, else 0.
+
+    A class with several phrases takes the largest of its phrases' logits, before every softmax, for segments
+    and for the shortlist alike. A further synonym can therefore only raise its class, and thresholds keep the
+    meaning they have with one phrase per class. (SCLIP takes the maximum after a softmax over all phrases;
+    there, two synonyms that fit equally well halve each other, and the product ``P`` quarters.)
+
+    Args:
+        soft_assignment: ``[B, S, N]`` product of the soft assignment maps, softmax over the segments.
+        grid: height and width ``(h, w)`` of the patch grid, ``h * w = N``.
+        size: height and width of the windows in pixels.
+        segment_embeddings: ``[B, S, E]``, L2-normalised.
+        image_embeddings: ``[B, E]``, L2-normalised.
+        class_embeddings: ``[P, E]`` phrases, L2-normalised.
+        class_index: ``[P]`` int64, the class of each phrase; no class from 0 to the largest is left out.
+        logit_scale: exponentiated and clamped.
+        shortlist: classes kept per window.
+        background_threshold: None for no background.
+
+    Raises:
+        ValueError: shapes or indices that do not fit each other.
+    """
+    _check(soft_assignment, grid, class_embeddings, class_index, shortlist)
+    class_EP, class_index = class_embeddings.float().T, class_index.to(class_embeddings.device)
+    # At a scale of up to 100, bfloat16 products would blur neighbouring classes into one.
+    with torch.autocast(class_EP.device.type, enabled=False):
+        logits_BSC = _class_logits(segment_embeddings.float() @ class_EP * logit_scale, class_index)
+        image_logits_BC = _class_logits(image_embeddings.float() @ class_EP * logit_scale, class_index)
+    kept_BC = _shortlisted(image_logits_BC, shortlist)
+    kept_logits_BSC = logits_BSC.masked_fill(~kept_BC[:, None], -torch.inf)
+    scores = kept_logits_BSC.softmax(dim=-1) * logits_BSC.softmax(dim=-1)
+    if background_threshold is not None:
+        scores = with_background(scores, background_threshold)
+    return WindowScores(segment_map=map_segments(soft_assignment, grid, size), segment_scores=scores)
+
+
+def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Segment of each pixel ``[B, H, W]`` int64, from soft assignments ``[B, S, N]`` on a patch ``grid``."""
+    maps_BShw = soft_assignment.float().reshape(*soft_assignment.shape[:2], *grid)
+    # The arg max comes after the resize: segment borders are then smooth, not steps of a patch.
+    return functional.interpolate(maps_BShw, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+
+
+def _class_logits(phrase_logits: Tensor, class_index: Tensor) -> Tensor:
+    """Largest logit of each class's phrases: ``[..., P]`` to ``[..., C]``."""
+    num_classes = int(class_index.max()) + 1
+    logits = phrase_logits.new_full((*phrase_logits.shape[:-1], num_classes), -torch.inf)
+    return logits.scatter_reduce(-1, class_index.expand_as(phrase_logits), phrase_logits, "amax")
+
+
+def _shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
+    """Mask ``[B, C]`` of the best classes; a stable sort settles ties by list order on every device."""
+    best = image_logits_BC.argsort(dim=-1, descending=True, stable=True)[:, :shortlist]
+    return torch.zeros_like(image_logits_BC, dtype=torch.bool).scatter(-1, best, value=True)
+
+
+def with_background(scores_BSC: Tensor, background_threshold: float) -> Tensor:
+    """Put the background in front of class scores: ``[B, S, C]`` to ``[B, S, 1 + C]``, by step 4 of decoding."""
+    threshold_B11 = scores_BSC.amax(dim=(1, 2), keepdim=True).clamp(max=background_threshold)
+    background_BS1 = (scores_BSC.amax(dim=-1, keepdim=True) < threshold_B11).to(scores_BSC.dtype)
+    return torch.cat([background_BS1, scores_BSC], dim=-1)
+
+
+def _check(
+    soft_assignment: Tensor,
+    grid: tuple[int, int],
+    class_embeddings: Tensor,
+    class_index: Tensor,
+    shortlist: int,
+) -> None:
+    if soft_assignment.shape[-1] != grid[0] * grid[1]:
+        raise ValueError(f"an assignment of {soft_assignment.shape[-1]} patches does not fit the grid {grid}")
+    if class_index.shape != class_embeddings.shape[:1] or not len(class_index):
+        raise ValueError(f"class_index {tuple(class_index.shape)} must name the class of each of the P > 0 phrases")
+    if int(class_index.min()) < 0 or len(torch.unique(class_index)) != int(class_index.max()) + 1:
+        raise ValueError("class_index must use every class from 0 to its largest value")
+    if shortlist < 1:
+        raise ValueError(f"shortlist {shortlist} must be at least 1")

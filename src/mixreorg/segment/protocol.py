@@ -1,0 +1,87 @@
+"""The numbers that decide a zero-shot segmentation, in one frozen object with a hash."""
+
+import hashlib
+import json
+from typing import Self
+
+from pydantic import field_validator, model_validator
+
+from mixreorg.config import StrictConfig
+
+
+class Protocol(StrictConfig):
+    """How a photo is resized, windowed and turned into labels. Sizes are pixels of the resized photo."""
+
+    name: str
+    """What reports call this protocol."""
+    short_side: int
+    """The photo is resized to this short side, ratio kept."""
+    long_side: int = 2048
+    """Limit of the long side; it wins over ``short_side``."""
+    window: int
+    """Side of the square windows; a photo smaller than that gives smaller windows."""
+    stride: int
+    """Distance between neighbouring windows, at most ``window``."""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    """Class prompts; each has exactly one ``{}``, which takes the phrase."""
+    background_threshold: float | None = None
+    """A pixel whose best class scores below it becomes background; None for no background class."""
+    shortlist: int = 5
+    """How many classes a window keeps: those that fit its image embedding best."""
+    whole: bool = False
+    """Encode the whole resized photo as one window; ``window`` and ``stride`` then have no effect."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not name.strip():
+            raise ValueError("give the protocol a name")
+        return name
+
+    @field_validator("short_side", "long_side", "window", "stride", "shortlist")
+    @classmethod
+    def _check_positive(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+    @field_validator("templates")
+    @classmethod
+    def _check_templates(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        if not templates:
+            raise ValueError("give at least one template, for example 'a photo of a {}.'")
+        for template in templates:
+            if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
+                raise ValueError(f"template {template!r} must have exactly one {{}} and no other braces")
+        return templates
+
+    @field_validator("background_threshold")
+    @classmethod
+    def _check_threshold(cls, threshold: float | None) -> float | None:
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise ValueError("must lie between 0 and 1, or be null for no background")
+        return threshold
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.long_side < self.short_side:
+            raise ValueError(f"long_side {self.long_side} is smaller than short_side {self.short_side}")
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} exceeds window {self.window}: pixels would be left out")
+        return self
+
+    def hash(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the protocol's canonical JSON."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def groupvit_protocol(image_size: int = 224) -> Protocol:
+    """GroupViT's published protocol without background, scaled to the size the model was trained on.
+
+    At 224 px: short side 448, windows of 448, stride 224 (Xu et al., CVPR 2022).
+
+    Args:
+        image_size: side of the training images in pixels.
+    """
+    return Protocol(name="groupvit", short_side=2 * image_size, window=2 * image_size, stride=image_size)

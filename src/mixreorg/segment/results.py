@@ -1,0 +1,169 @@
+"""What a segmentation is: labels, names, scores; and how it is written to files."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import write_atomically, write_json
+from mixreorg.segment.drawing import LegendEntry, add_legend, draw_overlay
+from mixreorg.segment.palette import Color, class_colors, hex_color
+from mixreorg.segment.protocol import Protocol
+
+BACKGROUND = "background"
+"""Name of the class that a background threshold adds in front of the given ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Every pixel of a photo labelled with one of the class names.
+
+    Raises:
+        ValueError: labels outside the class list, or fields whose shapes do not fit each other.
+    """
+
+    label_map: npt.NDArray[np.integer]
+    """``[H, W]`` indices into ``class_names``, kept in the smallest unsigned type that holds them all."""
+    class_names: tuple[str, ...]
+    """``C`` names; with a background threshold in the protocol, the first is ``"background"``."""
+    scores: npt.NDArray[np.float32]
+    """``[C]`` best score any pixel gives each class, 0 to 1; 0 for a class no window shortlisted."""
+    protocol: Protocol
+    """How the labels were made."""
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other and shrink the label map."""
+        num_classes = len(self.class_names)
+        if self.label_map.ndim != 2 or not np.issubdtype(self.label_map.dtype, np.integer) or not self.label_map.size:
+            raise ValueError(f"label_map must be [H, W] integers, not {self.label_map.shape} {self.label_map.dtype}")
+        if self.scores.shape != (num_classes,):
+            raise ValueError(f"{num_classes} class names need as many scores, not {self.scores.shape}")
+        if int(self.label_map.min()) < 0 or int(self.label_map.max()) >= num_classes:
+            raise ValueError(f"label_map holds {self.label_map.max()}, but there are {num_classes} classes")
+        if self.has_background and self.class_names[0] != BACKGROUND:
+            raise ValueError(f"with a background threshold the first class is {BACKGROUND!r}")
+        smallest = np.min_scalar_type(num_classes - 1)
+        object.__setattr__(self, "label_map", self.label_map.astype(smallest, copy=False))
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the first class is the background that a threshold made."""
+        return self.protocol.background_threshold is not None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photo in pixels."""
+        height, width = self.label_map.shape
+        return width, height
+
+    @cached_property
+    def area_share(self) -> npt.NDArray[np.float64]:
+        """``[C]`` share of the photo's pixels with each label, 0 to 1."""
+        counts = np.bincount(self.label_map.reshape(-1), minlength=len(self.class_names))
+        return counts / self.label_map.size
+
+    @property
+    def presence(self) -> npt.NDArray[np.bool_]:
+        """``[C]`` whether any pixel has the label."""
+        return self.area_share > 0
+
+    @cached_property
+    def colors(self) -> tuple[Color, ...]:
+        """``C`` colours, the same in every file about this photo."""
+        return class_colors(len(self.class_names), has_background=self.has_background)
+
+    def overlay(self, photo: Image.Image) -> Image.Image:
+        """Draw the labels over the photo, with a legend of the classes present; background stays untinted.
+
+        Photos over 2,048 px are reduced to that long side, very small ones are enlarged.
+
+        Raises:
+            MixreorgError: a photo of another size than the label map.
+        """
+        if photo.size != self.size:
+            raise MixreorgError(
+                f"the photo has {photo.width} x {photo.height} pixels, its labels "
+                f"{self.size[0]} x {self.size[1]}; give the photo as read_photo returns it"
+            )
+        picture = draw_overlay(photo, self.label_map, self.colors, clear_index=0 if self.has_background else None)
+        entries = [
+            LegendEntry(name, self.colors[index], float(self.area_share[index]))
+            for index, name in enumerate(self.class_names)
+            if self.presence[index]
+        ]
+        return add_legend(picture, entries)
+
+    def palette_image(self) -> Image.Image:
+        """Return the label map as a palette image: pixel values are class indices, the palette their colours.
+
+        Raises:
+            MixreorgError: more than 256 classes, which a palette cannot hold.
+        """
+        if len(self.class_names) > 256:
+            raise MixreorgError(
+                f"a palette image holds 256 classes, not {len(self.class_names)}; "
+                "use label_image(), which is 16-bit then"
+            )
+        image = Image.fromarray(self.label_map).convert("P")
+        image.putpalette([value for color in self.colors for value in color])
+        return image
+
+    def label_image(self) -> Image.Image:
+        """Return the label map as an image: a palette image up to 256 classes, 16-bit grey above."""
+        if len(self.class_names) <= 256:
+            return self.palette_image()
+        return Image.fromarray(self.label_map.astype(np.uint16))
+
+    def to_dict(self, photo_name: str | None = None) -> dict[str, Any]:
+        """Return plain values: photo, protocol; per class index, colour, area share, score, presence."""
+        width, height = self.size
+        return {
+            "photo": photo_name,
+            "size": {"width": width, "height": height},
+            "protocol": {
+                "name": self.protocol.name,
+                "hash": self.protocol.hash(),
+                "background_threshold": self.protocol.background_threshold,
+            },
+            "classes": [
+                {
+                    "name": name,
+                    "index": index,
+                    "color": hex_color(self.colors[index]),
+                    "area_share": float(self.area_share[index]),
+                    "score": float(self.scores[index]),
+                    "present": bool(self.presence[index]),
+                }
+                for index, name in enumerate(self.class_names)
+            ],
+        }
+
+    def save(self, folder: Path, stem: str, photo: Image.Image, photo_name: str | None = None) -> tuple[Path, ...]:
+        """Write ``STEM_labels.png``, ``STEM_overlay.png`` and ``STEM.json``, each whole or not at all.
+
+        Args:
+            folder: made when it is not there.
+            stem: what the file names begin with.
+            photo: as :func:`~mixreorg.segment.photos.read_photo` returned it.
+            photo_name: what the JSON calls the photo; ``stem`` by default.
+
+        Returns:
+            The three paths, in that order.
+
+        Raises:
+            MixreorgError: a photo of another size, a stem that is no file name, or a folder that cannot be
+                written.
+        """
+        if not stem or Path(stem).name != stem:
+            raise MixreorgError(f"{stem!r} cannot begin a file name; give a name without folders")
+        paths = folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
+        overlay = self.overlay(photo)
+        write_atomically(paths[0], lambda path: self.label_image().save(path, format="PNG"))
+        write_atomically(paths[1], lambda path: overlay.save(path, format="PNG"))
+        write_json(paths[2], self.to_dict(photo_name or stem))
+        return paths

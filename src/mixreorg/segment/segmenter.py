@@ -1,0 +1,146 @@
+"""A photo and any class names to masks: the one interface that the command line, evaluation and pages share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mixreorg.errors import MixreorgError
+from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
+from mixreorg.models.pixels import normalise, to_uint8
+from mixreorg.segment.class_maps import WindowScores, decode_windows
+from mixreorg.segment.photos import PhotoSource, read_photo
+from mixreorg.segment.protocol import Protocol, groupvit_protocol
+from mixreorg.segment.results import BACKGROUND, Segmentation
+from mixreorg.segment.sliding_window import WindowPlan, merge_windows, plan_windows
+from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
+
+
+class Segmenter:
+    """Zero-shot segmentation with a trained model.
+
+    >>> segmenter = Segmenter(load_model("demo/run"))
+    >>> segmentation = segmenter("photo.jpg", "dog, cat=cat|kitten, grass")
+    """
+
+    def __init__(self, model: DualEncoder, protocol: Protocol | None = None, window_batch: int = 8) -> None:
+        """Prepare a model for use.
+
+        Args:
+            model: from :func:`mixreorg.load_model`; it is put into evaluation mode.
+            protocol: sizes, templates, background. By default the one saved with the model, else GroupViT's.
+            window_batch: windows encoded at once.
+        """
+        self.model = model.eval()
+        self.protocol = protocol or default_protocol(model)
+        self.window_batch = window_batch
+        self._phrase_embeddings: dict[str, Tensor] = {}
+
+    def __call__(self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName]) -> Segmentation:
+        """Segment one photo.
+
+        Args:
+            photo: path, encoded bytes, PIL picture or ``[H, W, 3]`` uint8 array.
+            class_names: ``"dog, cat=cat|kitten"``, a list of names, ``"@file.txt"``.
+
+        Returns:
+            Labels of the photo's own size, names (background first when the protocol has a threshold), scores.
+
+        Raises:
+            MixreorgError: unreadable photo or class list.
+        """
+        classes = parse_class_list(class_names)
+        names = self._result_names(classes)
+        image = read_photo(photo)
+        plan = plan_windows(self.protocol, image.width, image.height)
+        merged = merge_windows(self.decode(self.encode([image]), plan, classes), plan, image.height, image.width)
+        return Segmentation(
+            label_map=merged.label_map.cpu().numpy(),
+            class_names=names,
+            scores=merged.class_scores.cpu().numpy(),
+            protocol=self.protocol,
+        )
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> ImageOutput:
+        """Encode every window of several RGB photos of one size.
+
+        Args:
+            images: all of the same size.
+
+        Returns:
+            The windows of ``plan_windows(protocol, width, height)``, photo after photo.
+        """
+        plan = plan_windows(self.protocol, images[0].width, images[0].height)
+        pixels = torch.stack([self.prepare(image, plan) for image in images])
+        windows = [pixels[:, :, box.top : box.bottom, box.left : box.right] for box in plan.boxes]
+        crops = torch.stack(windows, dim=1).flatten(0, 1)
+        return ImageOutput.concatenate(
+            [self.model.encode_image(batch) for batch in torch.split(crops, self.window_batch)]
+        )
+
+    @torch.inference_mode()
+    def decode(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+        """Class scores of encoded windows ``[B, ...]``, with the protocol's background.
+
+        Args:
+            output: windows from :meth:`encode`, all or a part of them.
+            plan: the plan that they were cut by.
+            classes: parsed class list.
+        """
+        embeddings, owners = self.class_embeddings(classes)
+        box = plan.boxes[0]
+        return decode_windows(
+            output.encoding.patch_assignment,
+            output.encoding.grid,
+            (box.bottom - box.top, box.right - box.left),
+            output.segment_embeddings,
+            output.embedding,
+            embeddings,
+            owners,
+            logit_scale=float(self.model.scale),
+            shortlist=self.protocol.shortlist,
+            background_threshold=self.protocol.background_threshold,
+        )
+
+    def prepare(self, image: Image.Image, plan: WindowPlan) -> Tensor:
+        """Resize an RGB photo as ``plan`` says and normalise it: ``[3, h, w]`` on the model's device."""
+        pixels = to_uint8(image).to(self.model.logit_scale.device)
+        if (image.height, image.width) != (plan.height, plan.width):
+            # As the published evaluation resizes: bilinear without antialiasing, rounded to 8 bits.
+            size = (plan.height, plan.width)
+            resized = F.interpolate(pixels[None].float(), size=size, mode="bilinear", align_corners=False)
+            pixels = resized[0].round()
+        return normalise(pixels)
+
+    @torch.inference_mode()
+    def class_embeddings(self, classes: Sequence[ClassName]) -> tuple[Tensor, Tensor]:
+        """Embeddings of all phrases ``[P, E]`` and the class of each ``[P]``; each phrase is encoded only once."""
+        phrases, owners = flatten_phrases(classes)
+        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._phrase_embeddings]
+        if new:
+            prompts = [[template.format(phrase) for template in self.protocol.templates] for phrase in new]
+            self._phrase_embeddings.update(zip(new, self.model.encode_prompts(prompts), strict=True))
+        embeddings = torch.stack([self._phrase_embeddings[phrase] for phrase in phrases])
+        return embeddings, torch.tensor(owners, device=embeddings.device)
+
+    def _result_names(self, classes: Sequence[ClassName]) -> tuple[str, ...]:
+        names = tuple(item.name for item in classes)
+        if self.protocol.background_threshold is None:
+            return names
+        if BACKGROUND in (name.casefold() for name in names):
+            raise MixreorgError(
+                f"the class list names {BACKGROUND!r}, which the background threshold adds by itself; leave it out, "
+                "or segment without a threshold"
+            )
+        return (BACKGROUND, *names)
+
+
+def default_protocol(model: DualEncoder) -> Protocol:
+    """The protocol saved with a model, or GroupViT's at the model's training size."""
+    if model.inference_protocol is not None:
+        return Protocol.from_dict(model.inference_protocol, source="the model's protocol")
+    return groupvit_protocol(model.config.image.image_size)

@@ -1,0 +1,152 @@
+"""Windows over a resized photo, and their scores merged into labels of the photo's own size."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mixreorg.segment.class_maps import WindowScores
+from mixreorg.segment.protocol import Protocol
+
+
+class Box(NamedTuple):
+    """A window in pixels of the resized photo; bottom and right are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Size of the resized photo in pixels and the windows to encode, all of one size, covering it."""
+
+    height: int
+    width: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class MergedScores:
+    """What all windows together say about a photo."""
+
+    label_map: Tensor
+    """``[H, W]`` uint8, int16 or int32, the smallest that holds every class index: the best class (background
+    first, where there is one)."""
+    class_scores: Tensor
+    """``[C]`` or ``[1 + C]`` float32: the best score any pixel gives each class."""
+
+
+def resized_size(width: int, height: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Width and height with the short side at ``short_side``, or less where the long side would pass its
+    limit.
+
+    Both are rounded to the nearest pixel, as the published evaluation does, and are at least 1.
+    """
+    scale = min(short_side / min(width, height), long_side / max(width, height))
+    return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+
+
+def window_boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
+    """Windows of one size on a regular grid, row by row; the last row and column are moved back inside.
+
+    The published rule: ``max(side - window + stride - 1, 0) // stride + 1`` windows per side. A side shorter
+    than the window gets one window of its own length.
+    """
+    return [
+        Box(top, left, bottom, right)
+        for top, bottom in _spans(height, window, stride)
+        for left, right in _spans(width, window, stride)
+    ]
+
+
+def plan_windows(protocol: Protocol, width: int, height: int) -> WindowPlan:
+    """Resized size and windows of a photo of ``width`` x ``height`` pixels under ``protocol``."""
+    new_width, new_height = resized_size(width, height, protocol.short_side, protocol.long_side)
+    if protocol.whole:
+        return WindowPlan(new_height, new_width, (Box(0, 0, new_height, new_width),))
+    return WindowPlan(
+        new_height, new_width, tuple(window_boxes(new_height, new_width, protocol.window, protocol.stride))
+    )
+
+
+@torch.no_grad()
+def merge_windows(windows: WindowScores, plan: WindowPlan, height: int, width: int) -> MergedScores:
+    """Average overlapping windows, resize bilinearly (align_corners=False) to the photo and take the arg max.
+
+    Gives the labels of the same steps on full score maps ``[C, H, W]``, ties included, but holds one class
+    at a time and visits only classes that some window shortlisted: about 12 bytes per pixel of the photo,
+    however many classes.
+
+    Args:
+        windows: scores of ``plan.boxes``, in their order.
+        plan: the windows and the resized size.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+
+    Raises:
+        ValueError: another number or size of windows than the plan has.
+    """
+    _check(windows, plan)
+    scores_BSC = windows.segment_scores
+    device = scores_BSC.device
+    coverage_hw = torch.zeros(plan.height, plan.width, device=device)
+    for box in plan.boxes:
+        coverage_hw[box.top : box.bottom, box.left : box.right] += 1
+    best_HW = torch.full((height, width), -torch.inf, device=device)
+    label_map = torch.zeros((height, width), dtype=_label_dtype(scores_BSC.shape[-1]), device=device)
+    class_scores = torch.zeros(scores_BSC.shape[-1], device=device)
+    for index in _scoring_classes(scores_BSC):
+        averaged_hw = _sum_windows(windows, plan, index) / coverage_hw
+        class_scores[index] = _raise_best(best_HW, label_map, averaged_hw, index)
+    return MergedScores(label_map=label_map, class_scores=class_scores)
+
+
+def _label_dtype(num_classes: int) -> torch.dtype:
+    if num_classes <= 256:
+        return torch.uint8
+    return torch.int16 if num_classes <= 32768 else torch.int32
+
+
+def _raise_best(best_HW: Tensor, label_map: Tensor, averaged_hw: Tensor, index: int) -> Tensor:
+    """Update the best score and its label in place with one class's scores; return the largest of these."""
+    size = (best_HW.shape[0], best_HW.shape[1])
+    resized_HW = functional.interpolate(averaged_hw[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    # Strictly better, in class order: a tie goes to the first class, as in an arg max over all.
+    label_map.masked_fill_(resized_HW > best_HW, index)
+    torch.maximum(best_HW, resized_HW, out=best_HW)
+    return resized_HW.max()
+
+
+def _spans(side: int, window: int, stride: int) -> list[tuple[int, int]]:
+    count = max(side - window + stride - 1, 0) // stride + 1
+    ends = [min(index * stride + window, side) for index in range(count)]
+    return [(max(end - window, 0), end) for end in ends]
+
+
+def _scoring_classes(scores_BSC: Tensor) -> list[int]:
+    """Classes with any score, in order, and the first: the arg max where every score underflowed to 0."""
+    scoring_C = scores_BSC.ne(0).flatten(end_dim=1).any(dim=0)
+    scoring_C[0] = True
+    indices: list[int] = scoring_C.nonzero()[:, 0].tolist()
+    return indices
+
+
+def _sum_windows(windows: WindowScores, plan: WindowPlan, index: int) -> Tensor:
+    """Sum ``[h, w]`` of one class's scores over the windows, added in their order."""
+    total_hw = torch.zeros(plan.height, plan.width, device=windows.segment_scores.device)
+    for number, box in enumerate(plan.boxes):
+        scores_S = windows.segment_scores[number, :, index]
+        total_hw[box.top : box.bottom, box.left : box.right] += scores_S[windows.segment_map[number]]
+    return total_hw
+
+
+def _check(windows: WindowScores, plan: WindowPlan) -> None:
+    if len(windows.segment_map) != len(plan.boxes):
+        raise ValueError(f"{len(windows.segment_map)} decoded windows, but the plan has {len(plan.boxes)}")
+    for box in plan.boxes:
+        if tuple(windows.segment_map.shape[1:]) != (box.bottom - box.top, box.right - box.left):
+            raise ValueError(f"decoded windows of {tuple(windows.segment_map.shape[1:])} pixels do not fit {box}")

@@ -1,0 +1,1 @@
+"""Text before the model: captions and class names to token ids."""

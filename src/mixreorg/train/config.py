@@ -1,0 +1,94 @@
+"""Everything that defines a training run, as one strict, frozen tree."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mixreorg.config import StrictConfig
+from mixreorg.data.transforms import ImageTransformConfig
+from mixreorg.models.dual_encoder import DualEncoderConfig
+from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.segment.protocol import Protocol, groupvit_protocol
+
+Objective = Annotated[GroupViTConfig | MixReorgConfig, Field(discriminator="kind")]
+
+
+class OptimConfig(StrictConfig):
+    """AdamW with linear warm-up and cosine decay. The defaults are the published recipe at batch 4096."""
+
+    lr: float = Field(1.6e-3, gt=0)
+    """Peak learning rate, as it is: scale it yourself (or choose a recipe) when the batch changes."""
+    warmup_steps: int = Field(5860, ge=0)
+    warmup_lr: float = Field(4e-6, ge=0)
+    """Learning rate of the first step."""
+    final_lr: float = Field(4e-5, ge=0)
+    """Learning rate at the end of the cosine."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    """Not applied to norms, biases, position embeddings, group tokens and learned scales."""
+    clip_norm: float = Field(5.0, gt=0)
+    """Largest global gradient norm."""
+
+
+class DataConfig(StrictConfig):
+    """Where the caption pairs come from and how they are read."""
+
+    train: tuple[str, ...] = ()
+    """Shard patterns (braces, globs), folders or caption files; ``--data`` on the command line."""
+    tokenizer: str = "clip"
+    """``clip``, or a tokenizer file made by ``mixreorg data tokenizer``."""
+    transform: ImageTransformConfig = ImageTransformConfig()
+    num_workers: int = Field(4, ge=0)
+    """Reading processes per training process; 0 reads in the training process itself."""
+
+
+class EvaluationConfig(StrictConfig):
+    """Zero-shot evaluation on a held-out split while training."""
+
+    root: str | None = None
+    """Folder in VOC layout with a ``classes.txt``; None for no evaluation."""
+    split: str = "val"
+    every: int = Field(1000, gt=0)
+    """Steps between evaluations; the last step is always evaluated."""
+    max_images: int = Field(500, gt=0)
+    """The first so many images of the split."""
+
+
+class TrainConfig(StrictConfig):
+    """A whole run."""
+
+    recipe: str = "custom"
+    """Name of the recipe that the run derives from."""
+    model: DualEncoderConfig = DualEncoderConfig()
+    objective: Objective = MixReorgConfig()
+    optim: OptimConfig = OptimConfig()
+    data: DataConfig = DataConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    protocol: Protocol = groupvit_protocol()
+    """How the trained model is evaluated, and the default of everybody who loads it."""
+    batch_size: int = Field(4096, gt=0)
+    """Images per step over all processes."""
+    steps: int = Field(87900, gt=0)
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Autocast of the forward pass; weights, losses and assignments stay in float32."""
+    log_every: int = Field(50, gt=0)
+    checkpoint_every: int = Field(1000, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)
+    """Newest checkpoints kept beside the best one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        side, expected = self.data.transform.image_size, self.model.image.image_size
+        if side != expected:
+            raise ValueError(f"data.transform.image_size {side} differs from model.image.image_size {expected}")
+        if isinstance(self.objective, MixReorgConfig):
+            depth = self.model.image.depths[0]
+            if self.objective.num_contextual_blocks > depth:
+                raise ValueError(
+                    f"objective.num_contextual_blocks {self.objective.num_contextual_blocks} "
+                    f"exceeds the {depth} blocks of stage 1"
+                )
+        return self

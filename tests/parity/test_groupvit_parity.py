@@ -1,0 +1,164 @@
+"""The encoders against ``transformers`` with random weights, and against tensors of the original code."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import GroupViTConfig, GroupViTModel
+
+from mixreorg.interop.key_maps import from_hf, from_original
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.models.folder import check_state
+from mixreorg.models.image_encoder import ImageEncoderConfig
+from mixreorg.models.text_encoder import TextEncoderConfig
+
+TOLERANCE = 1e-5
+
+KIT = DualEncoderConfig(
+    image=ImageEncoderConfig(
+        image_size=96, width=64, num_heads=2, depths=(2, 1, 1), num_group_tokens=(8, 4), num_segments=(8, 4)
+    ),
+    text=TextEncoderConfig(vocab_size=4096, width=64, depth=2, num_heads=1, end_id=4095),
+    embed_dim=64,
+    projector_hidden=128,
+)
+"""Architecture of ``../shared/parity``."""
+
+
+def reference(config: DualEncoderConfig, seed: int) -> GroupViTModel:
+    """A ``transformers`` model of the same architecture with every weight and buffer off its default."""
+    image, text = config.image, config.text
+    hf_config = GroupViTConfig(
+        vision_config={
+            "image_size": image.image_size,
+            "patch_size": image.patch_size,
+            "hidden_size": image.width,
+            "intermediate_size": 4 * image.width,
+            "num_attention_heads": image.num_heads,
+            "depths": list(image.depths),
+            "num_hidden_layers": sum(image.depths),
+            "num_group_tokens": [*image.num_group_tokens, 0],
+            "num_output_groups": [*image.num_segments, image.num_segments[-1]],
+        },
+        text_config={
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.context_length,
+            "hidden_size": text.width,
+            "intermediate_size": 4 * text.width,
+            "num_hidden_layers": text.depth,
+            "num_attention_heads": text.num_heads,
+            "bos_token_id": text.end_id - 1,
+            "eos_token_id": text.end_id,
+            "pad_token_id": 0,
+        },
+        projection_dim=config.embed_dim,
+        projection_intermediate_dim=config.projector_hidden,
+    )
+    torch.manual_seed(seed)
+    model = GroupViTModel(hf_config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator) if tensor.ndim else torch.rand((), generator=generator)
+            spread = 0.02 if tensor.ndim > 1 else 0.1
+            tensor.add_(spread * (noise.abs() if "running_var" in name else noise))
+    return model
+
+
+def native(config: DualEncoderConfig, state: dict[str, torch.Tensor]) -> DualEncoder:
+    model = DualEncoder(config).eval()
+    check_state(state, model.state_dict(), "reference")
+    model.load_state_dict(state)
+    return model
+
+
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor | npt.NDArray[Any]) -> None:
+    torch.testing.assert_close(ours, torch.as_tensor(theirs).reshape(ours.shape), atol=TOLERANCE, rtol=0)
+
+
+SIZES = {
+    "tiny": KIT,
+    "vits": DualEncoderConfig(),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_equals_transformers(size: str) -> None:
+    config = SIZES[size]
+    theirs = reference(config, seed=1)
+    ours = native(config, from_hf(theirs.state_dict()))
+    torch.manual_seed(2)
+    images = torch.randn(2, 3, config.image.image_size, config.image.image_size)
+    ids = torch.randint(1, config.text.end_id - 1, (3, 12))
+    ids[:, 0] = config.text.end_id - 1
+    ids[torch.arange(3), torch.tensor([11, 5, 8])] = config.text.end_id
+    expected = theirs(input_ids=ids, pixel_values=images, output_attentions=True, output_segmentation=True)
+    image, text = ours.encode_image(images), ours.encode_text(ids)
+    assert_close(image.embedding, expected.image_embeds)
+    assert_close(text, expected.text_embeds)
+    assert_close(ours.similarity(image.embedding, text), expected.logits_per_image)
+    assert_close(image.encoding.segment_tokens, expected.vision_model_output.last_hidden_state)
+    groupings = [attention for attention in grouping_maps(theirs, images)]
+    for ours_map, theirs_map in zip(image.encoding.assignments, groupings, strict=True):
+        assert_close(ours_map.soft, theirs_map)
+        assert torch.equal(ours_map.hard.argmax(dim=1), theirs_map.argmax(dim=1))
+    assert image.encoding.assignments[0].soft.std() > 1e-4, "a uniform assignment would prove nothing"
+
+
+def grouping_maps(model: GroupViTModel, images: torch.Tensor) -> list[torch.Tensor]:
+    """Soft assignments of both grouping blocks, caught where ``transformers`` computes them."""
+    caught: list[torch.Tensor] = []
+    hooks = [
+        stage.downsample.register_forward_hook(lambda module, inputs, output: caught.append(output[1]))
+        for stage in model.vision_model.encoder.stages
+        if stage.downsample is not None
+    ]
+    model.get_image_features(pixel_values=images)
+    for hook in hooks:
+        hook.remove()
+    return caught
+
+
+@torch.no_grad()
+def test_equals_transformers_at_another_size() -> None:
+    theirs = reference(KIT, seed=3)
+    ours = native(KIT, from_hf(theirs.state_dict()))
+    images = torch.randn(1, 3, 160, 160)
+    vision = theirs.vision_model
+    tokens = vision.embeddings(images, interpolate_pos_encoding=True)
+    expected = vision.layernorm(vision.encoder(hidden_states=tokens).last_hidden_state)
+    assert_close(ours.encode_image(images).encoding.segment_tokens, expected)
+
+
+def kit_states(parity: Path) -> dict[str, dict[str, torch.Tensor]]:
+    original = torch.load(parity / "groupvit_official_small_modelonly.pth", weights_only=True)["model"]
+    return {
+        "original": from_original(original),
+        "hf": from_hf(load_file(parity / "groupvit_hf_small" / "model.safetensors")),
+    }
+
+
+@pytest.mark.parametrize("source", ["original", "hf"])
+@torch.no_grad()
+def test_equals_the_original_code(shared: Path, source: str) -> None:
+    parity = shared / "parity"
+    ours = native(KIT, kit_states(parity)[source])
+    inputs, expected = np.load(parity / "small_inputs.npz"), np.load(parity / "small_outputs.npz")
+    image = ours.encode_image(torch.from_numpy(inputs["images"]))
+    text = ours.encode_text(torch.from_numpy(inputs["token_ids"]).long())
+    assert_close(image.embedding, expected["image_embed_norm"])
+    assert_close(text, expected["text_embed_norm"])
+    assert_close(image.encoding.segment_tokens, expected["segment_tokens"])
+    assert_close(ours.image_projector(image.encoding.segment_tokens), expected["segment_embed"])
+    assert_close(ours.scale, expected["logit_scale"])
+    assert_close(ours.similarity(image.embedding, text), expected["similarity"])
+    for index, assignment in enumerate(image.encoding.assignments):
+        assert_close(assignment.soft, expected[f"attn{index}_soft"])
+        assert_close(assignment.hard, expected[f"attn{index}_hard"])

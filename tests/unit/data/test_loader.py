@@ -1,0 +1,108 @@
+"""Batches: same content for every number of processes and workers, nothing dropped, problems handed over."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mixreorg.data.loader import PairBatch, PairDataset, batch_sampler, collate
+from mixreorg.data.pairs import epoch_order, open_pairs
+from mixreorg.data.transforms import ImageTransformConfig
+from mixreorg.errors import MixreorgError
+from mixreorg.text.tokenizer import Tokenizer
+
+NUM_PAIRS = 10
+
+
+def make_dataset(folder: Path, seed: int = 0) -> PairDataset:
+    """Ten noisy pictures, of which numbers 4 and 7 are damaged."""
+    for number in range(NUM_PAIRS):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "4.png").write_bytes(b"damaged")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:300])
+    rows = "".join(f"{number}.png,caption {number}\n" for number in range(NUM_PAIRS))
+    (folder / "captions.csv").write_text("image,caption\n" + rows)
+    tokenizer = Tokenizer.train(["caption 1", "caption 2"], vocab_size=600, context_length=12)
+    return PairDataset(open_pairs(folder), tokenizer, ImageTransformConfig(image_size=16), seed)
+
+
+def load(dataset: PairDataset, workers: int, steps: int = 4) -> list[PairBatch]:
+    sampler = batch_sampler(dataset.seed, len(dataset), batch_size=6, start_step=0, num_steps=steps)
+    return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
+
+
+def test_every_epoch_visits_every_pair_once_across_batch_borders() -> None:
+    steps = list(batch_sampler(seed=3, length=10, batch_size=4, start_step=0, num_steps=10))
+    assert [len(step) for step in steps] == [4] * 10
+    visits = [visit for step in steps for visit in step]
+    for epoch in range(4):
+        expected = [(epoch, index) for index in epoch_order(3, epoch, 10).tolist()]
+        assert visits[epoch * 10 : (epoch + 1) * 10] == expected
+
+
+def test_a_batch_may_be_larger_than_an_epoch() -> None:
+    (step,) = batch_sampler(seed=3, length=10, batch_size=25, start_step=2, num_steps=1)
+    stream = [(epoch, index) for epoch in range(8) for index in epoch_order(3, epoch, 10).tolist()]
+    assert step == stream[50:75]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_ranks_together_take_the_same_steps_from_any_start(world: int) -> None:
+    whole = list(batch_sampler(seed=1, length=10, batch_size=6, start_step=0, num_steps=12))
+    ranks = [batch_sampler(1, 10, 6, start_step=5, num_steps=7, rank=rank, world=world) for rank in range(world)]
+    together = [[visit for share in shares for visit in share] for shares in zip(*ranks, strict=True)]
+    assert together == whole[5:]
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error() -> None:
+    with pytest.raises(MixreorgError, match=r"batch of 10 .* 4 processes"):
+        batch_sampler(0, 10, batch_size=10, start_step=0, num_steps=1, rank=0, world=4)
+
+
+def test_batches_hold_what_the_sampler_asked_for(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, seed=5)
+    batches = load(dataset, workers=0)
+    visits = list(batch_sampler(5, NUM_PAIRS, 6, 0, 4))
+    for batch, expected in zip(batches, visits, strict=True):
+        assert batch.images.shape == (6, 3, 16, 16)
+        assert batch.images.dtype == torch.float32
+        assert batch.token_ids.shape == (6, 12)
+        assert batch.sample_ids.tolist() == [epoch * NUM_PAIRS + index for epoch, index in expected]
+        indices = [{4: 5, 7: 8}.get(index, index) for _, index in expected]
+        assert batch.captions == [f"caption {index}" for index in indices]
+        assert torch.equal(batch.token_ids, dataset.tokenizer.encode(batch.captions))
+    assert len({sample_id for batch in batches for sample_id in batch.sample_ids.tolist()}) == 24
+
+
+def test_workers_change_nothing_and_their_problems_arrive(tmp_path: Path) -> None:
+    alone = load(make_dataset(tmp_path), workers=0)
+    dataset = make_dataset(tmp_path)
+    shared = load(dataset, workers=2)
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.token_ids, other.token_ids)
+        assert torch.equal(one.sample_ids, other.sample_ids)
+        assert one.captions == other.captions
+    assert len(dataset.source.problems) == 0
+    for batch in shared:
+        dataset.source.problems.extend(batch.problems)
+    assert dataset.source.problems.counts == {"damaged image": 2}
+
+
+def test_augmentation_differs_between_epochs_and_seeds(tmp_path: Path) -> None:
+    first, again = make_dataset(tmp_path), pickle.loads(pickle.dumps(make_dataset(tmp_path)))
+    assert torch.equal(first[0, 1].image, again[0, 1].image)
+    assert not torch.equal(first[0, 1].image, first[1, 1].image)
+    assert not torch.equal(first[0, 1].image, make_dataset(tmp_path, seed=1)[0, 1].image)
+
+
+def test_a_batch_moves_to_a_device(tmp_path: Path) -> None:
+    batch = load(make_dataset(tmp_path), workers=0, steps=1)[0]
+    moved = batch.to("meta")
+    assert {moved.images.device.type, moved.token_ids.device.type, moved.sample_ids.device.type} == {"meta"}
+    assert moved.captions == batch.captions

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mixreorg.objectives.losses import contrastive_loss, mixed_loss, mixed_mask_accuracy
+from mixreorg.objectives.terms import WeightSchedule
+
+
+def test_contrastive_loss_of_perfect_and_of_uninformative_embeddings() -> None:
+    eye = torch.eye(4)
+    every = slice(0, 4)
+    assert contrastive_loss(eye, eye, torch.tensor(100.0), every).item() == pytest.approx(0, abs=1e-6)
+    same = F.normalize(torch.ones(4, 4), dim=-1)
+    assert contrastive_loss(same, same, torch.tensor(10.0), every).item() == pytest.approx(math.log(4))
+
+
+def test_contrastive_loss_of_shares_averages_to_the_whole() -> None:
+    torch.manual_seed(0)
+    images, texts = F.normalize(torch.randn(6, 8), dim=-1), F.normalize(torch.randn(6, 8), dim=-1)
+    scale = torch.tensor(5.0)
+    whole = contrastive_loss(images, texts, scale, slice(0, 6))
+    shares = [contrastive_loss(images, texts, scale, slice(start, start + 2)) for start in (0, 2, 4)]
+    torch.testing.assert_close(torch.stack(shares).mean(), whole)
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    assignment = torch.randn(3, 4, 10).softmax(dim=1)
+    similarity = 3 * torch.randn(3, 4, 5)
+    targets = torch.randint(0, 5, (3, 10))
+    return assignment, similarity, targets
+
+
+def test_mixed_loss_forms_follow_their_formulas() -> None:
+    assignment, similarity, targets = inputs()
+    logits = torch.einsum("msn,mst->mnt", assignment, similarity)
+    probability = torch.einsum("msn,mst->mnt", assignment, similarity.softmax(dim=-1))
+    truth = F.one_hot(targets, 5).float()
+    own = probability.gather(2, targets[..., None]).squeeze(-1)
+    overlap, total = (probability * truth).sum(1), (probability + truth).sum(1)
+    dice = 1 - (2 * overlap + 1) / (total + 1)
+    expected = {
+        "cross_entropy": -(logits.log_softmax(-1) * truth).sum(-1).mean(),
+        "mixed_probability": -own.log().mean(),
+        "binary_cross_entropy": F.binary_cross_entropy(logits.sigmoid(), truth),
+        "dice": dice[truth.sum(1) > 0].mean(),
+    }
+    for form, value in expected.items():
+        torch.testing.assert_close(mixed_loss(assignment, similarity, targets, form), value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"])
+def test_a_right_mask_costs_little_and_a_wrong_one_much(form: str) -> None:
+    segments = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    assignment = F.one_hot(segments, 3).float().transpose(1, 2)
+    similarity = 20 * (2 * torch.eye(3)[None] - 1)
+    good = mixed_loss(assignment, similarity, segments, form)  # type: ignore[arg-type]
+    bad = mixed_loss(assignment, similarity, (segments + 1) % 3, form)  # type: ignore[arg-type]
+    assert good < 1e-3
+    assert bad > 100 * good + 0.3
+    assert mixed_mask_accuracy(assignment, similarity, segments) == 1
+    assert mixed_mask_accuracy(assignment, similarity, (segments + 1) % 3) == 0
+
+
+def test_a_patch_without_any_probability_gives_a_finite_loss() -> None:
+    assignment = torch.eye(2)[None]
+    similarity = torch.tensor([[[200.0, -200.0], [-200.0, 200.0]]])
+    assert mixed_loss(assignment, similarity, torch.tensor([[1, 0]]), "mixed_probability").isfinite()
+
+
+def test_weight_schedule() -> None:
+    schedule = WeightSchedule(weight=2.0, start_step=10, ramp_steps=4)
+    assert [schedule.at(step) for step in (0, 9, 10, 11, 13, 14, 500)] == [0, 0, 0.5, 1.0, 2.0, 2.0, 2.0]
+    assert WeightSchedule(weight=0.5).at(0) == 0.5
