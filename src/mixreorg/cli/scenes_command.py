@@ -45,9 +45,6 @@ def _configure(preset_name: str, classes: str | None, seed: int, image_size: int
         return config
     text = classes.strip()
     names = class_names(int(text)) if text.lstrip("+-").isdigit() else tuple(name.strip() for name in text.split(","))
-    # Few classes have few pairs; the preset's number of held-out ones may be more than there are.
-    most = len(names) * (len(names) - 1) // 4
-    return ScenesConfig.from_dict(
-        {**config.to_dict(), "classes": names, "held_out_pairs": min(config.held_out_pairs, most)},
-        source="--classes",
-    )
+    # Few classes have few pairs, perhaps fewer than the preset holds out.
+    pairs = min(config.held_out_pairs, most_held_out_pairs(len(names)))
+    return ScenesConfig.from_dict({**config.to_dict(), "classes": names, "held_out_pairs": pairs}, source="--classes")

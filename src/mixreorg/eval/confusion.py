@@ -3,8 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 
-IGNORE_INDEX = 255
-
 IntArray = npt.NDArray[np.integer]
 
 
@@ -19,7 +17,7 @@ class Confusion:
         """Count one image.
 
         Args:
-            truth: ``[H, W]`` class indices; 255 and everything outside ``0 .. C - 1`` is left out.
+            truth: ``[H, W]`` class indices; everything outside ``0 .. C - 1`` is left out.
             prediction: ``[H, W]`` class indices in ``0 .. C - 1``.
         """
         num_classes = len(self.matrix)

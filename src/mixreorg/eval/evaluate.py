@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mixreorg.eval.confusion import Confusion
-from mixreorg.eval.voc_split import VocSplit
+from mixreorg.eval.voc_split import Mask, VocSplit
 from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.class_maps import WindowScores, with_background
 from mixreorg.segment.photos import read_photo
@@ -21,8 +21,6 @@ from mixreorg.text.class_list import ClassName
 
 BACKGROUND_THRESHOLDS = tuple(round(0.025 * step, 3) for step in range(1, 40))
 """Thresholds that a sweep tries: 0.025 to 0.975."""
-
-Mask = npt.NDArray[np.uint8]
 
 
 @dataclass
@@ -148,13 +146,12 @@ def _count_photo(
     mask: Mask,
 ) -> None:
     scores = segmenter.decode(windows, plan, classes)
-    # Void is far outside the foreground classes after the shift as well: 0 wraps to -1, 255 stays above C.
-    foreground_truth = mask.astype(np.int16) - 1
+    foreground_truth = mask - 1
     result.foreground.add(foreground_truth, _labels(scores, plan, mask.shape))
     for threshold, table in result.background.items():
         decided = WindowScores(scores.segment_map, with_background(scores.segment_scores, threshold))
-        table.add(np.where(mask == 255, -1, mask.astype(np.int16)), _labels(decided, plan, mask.shape))
-    true_labels = [int(label) for label in np.unique(mask) if 0 < label < 255]
+        table.add(mask, _labels(decided, plan, mask.shape))
+    true_labels = [int(label) for label in np.unique(mask) if label > 0]
     result.num_images += 1
     if true_labels:
         true_indices = np.array(true_labels) - 1
@@ -188,7 +185,7 @@ def chance_miou(split: VocSplit) -> float:
     pixels = np.zeros(count, dtype=np.int64)
     for stem in split.stems:
         mask = split.read_mask(stem)
-        pixels += np.bincount(mask[(mask > 0) & (mask < 255)] - 1, minlength=count)[:count]
+        pixels += np.bincount(mask[mask > 0] - 1, minlength=count)[:count]
     share = pixels[pixels > 0] / pixels.sum()
     iou = share / count / (share + 1 / count - share / count)
     return math.nan if not len(iou) else float(iou.mean() * 100)

@@ -10,6 +10,12 @@ from PIL import Image, UnidentifiedImageError
 from mixreorg.errors import MixreorgError
 
 
+Mask = npt.NDArray[np.int32]
+
+VOID = -1
+"""Label of pixels that count nowhere, in masks as read."""
+
+
 @dataclass(frozen=True)
 class VocSplit:
     """Photos and masks of one split.
@@ -19,7 +25,7 @@ class VocSplit:
         ROOT/classes.txt                              one name per line; the first is "background" (index 0)
         ROOT/ImageSets/Segmentation/SPLIT.txt         one stem per line
         ROOT/JPEGImages/STEM.jpg
-        ROOT/SegmentationClass/STEM.png               class indices; 255 is void
+        ROOT/SegmentationClass/STEM.png               class indices, 8 or 16 bits; the largest value is void
     """
 
     root: Path
@@ -32,8 +38,8 @@ class VocSplit:
         """Path of a photo."""
         return self.root / "JPEGImages" / f"{stem}.jpg"
 
-    def read_mask(self, stem: str) -> npt.NDArray[np.uint8]:
-        """``[H, W]`` uint8 mask: 0 background, 1 .. C classes, 255 void.
+    def read_mask(self, stem: str) -> Mask:
+        """``[H, W]`` int32 mask: 0 background, 1 .. C classes, -1 void (255, or 65535 in a 16-bit mask).
 
         Raises:
             MixreorgError: missing, an RGB picture, or labels that the class list does not have.
@@ -41,16 +47,17 @@ class VocSplit:
         path = self.root / "SegmentationClass" / f"{stem}.png"
         try:
             with Image.open(path) as image:
-                if image.mode not in ("P", "L"):
+                if image.mode not in ("P", "L", "I;16"):
                     raise MixreorgError(f"{path} is a {image.mode} picture; masks hold one class index per pixel")
-                mask = np.array(image, dtype=np.uint8)
+                stored = np.array(image)
         except (OSError, UnidentifiedImageError) as error:
             raise MixreorgError(f"cannot read the mask {path}: {error}") from error
-        labels = np.unique(mask)
-        unknown = labels[(labels > len(self.class_names)) & (labels != 255)]
-        if len(unknown):
+        mask = stored.astype(np.int32)
+        mask[stored == np.iinfo(stored.dtype).max] = VOID
+        largest = int(mask.max())
+        if largest > len(self.class_names):
             raise MixreorgError(
-                f"{path} holds the label {unknown[0]}, but classes.txt has {len(self.class_names)} classes "
+                f"{path} holds the label {largest}, but classes.txt has {len(self.class_names)} classes "
                 "after background; use the class list that the masks were made with"
             )
         return mask

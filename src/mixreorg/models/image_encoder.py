@@ -39,6 +39,8 @@ class ImageEncoderConfig(StrictConfig):
     """``cosine``: L2-normalised queries and keys times a learned scale (initially 10)."""
     centre_keys: bool = False
     """Subtract the image's mean key before the assignment, which keeps small models from using one segment."""
+    init_std: float = Field(0.02, gt=0)
+    """Initial standard deviation of linear weights; a small width wants about ``width ** -0.5``."""
     group_token_std: float = Field(0.02, ge=0)
     """Initial standard deviation of stage 1's group tokens; stage 2's start at zero."""
     pre_assign_attention: bool = True
@@ -241,7 +243,7 @@ class ImageEncoder(nn.Module):
         """Initialise.
 
         =====================================  ==========================================
-        linear weights                         truncated normal, std 0.02; biases 0
+        linear weights                         truncated normal, std ``init_std``; biases 0
         convolutions                           torch default
         LayerNorm                              1 and 0
         position embedding                     truncated normal, std 0.02
@@ -251,7 +253,7 @@ class ImageEncoder(nn.Module):
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=self.config.init_std)
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.position_embedding, std=0.02)
         tokens = self.stage(0).group_tokens

@@ -62,7 +62,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         weights = weights.masked_fill(~mask, -torch.inf)
-    return weights.softmax(dim=-1) @ value
+    attended: Tensor = weights.softmax(dim=-1) @ value
+    return attended
 
 
 class SelfAttention(nn.Module):

@@ -62,6 +62,7 @@ SEVERAL_WITHOUT_PLACE = (
     "{objects} together",
     "{first} near {others}",
 )
+_SPOKEN_AS_CONSONANT = ("uni", "uku", "eu", "one")
 _PHOTO_PROBABILITY = 0.35
 _SEVERAL_PROBABILITY = 0.3
 _NUMBERS = (
@@ -122,9 +123,10 @@ def noun_phrase(item: ObjectClass, count: int) -> str:
 
 
 def article(name: str) -> str:
-    """``"a"`` or ``"an"``, by sound: a unicorn, an apple."""
-    spoken_as_consonant = name.startswith(("uni", "uku", "eu", "one"))
-    return "an" if name[0] in "aeiou" and not spoken_as_consonant else "a"
+    """``"a"`` or ``"an"``, by sound: an apple, a unicorn, an hourglass."""
+    if name.startswith(_SPOKEN_AS_CONSONANT):
+        return "a"
+    return "an" if name[0] in "aeiou" or name.startswith("hour") else "a"
 
 
 def join_phrases(phrases: Sequence[str]) -> str:

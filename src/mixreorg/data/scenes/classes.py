@@ -71,8 +71,10 @@ def check_names(names: Sequence[str], known: Sequence[str], kind: str) -> None:
     """
     for index, name in enumerate(names):
         if name not in known:
-            close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            close = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5)
+            # Of names about as near, the one of the same length: most slips swap letters.
+            nearest = min(close, key=lambda candidate: abs(len(candidate) - len(name)), default=None)
+            hint = f"did you mean {nearest!r}?" if nearest else f"known: {', '.join(known)}"
             raise MixreorgError(f"{name!r} is not a {kind}; {hint}")
         if name in names[:index]:
             raise MixreorgError(f"the {kind} {name!r} is listed twice; name each once")
@@ -80,10 +82,7 @@ def check_names(names: Sequence[str], known: Sequence[str], kind: str) -> None:
 
 def _read_row(row: dict[str, str]) -> ObjectClass:
     kind = row["noun"] if row["noun"] in ("mass", "plural") else "count"
-    if kind == "count":
-        plural = row["noun"] or _regular_plural(row["name"])
-    else:
-        plural = row["name"]
+    plural = row["name"] if kind != "count" else row["noun"] or _regular_plural(row["name"])
     train = tuple(row["train_pictures"].split())
     return ObjectClass(
         name=row["name"],

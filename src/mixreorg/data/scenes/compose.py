@@ -6,7 +6,7 @@ A scene is a pure function of (configuration, split, index), whatever the order 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.randomness import numpy_generator
 
 Split = Literal["train", "val", "test", "test_heldout"]
+T = TypeVar("T")
 
 # Textures drawn per kind of stuff.
 _TRAIN_TEXTURES = 3
@@ -127,9 +128,8 @@ class SceneComposer:
                 if self._classes[candidate].noun == "count":
                     chosen.append(candidate)
                     continue
-            free = ~self._forbidden[chosen].any(axis=0)
-            free[chosen] = False
-            candidates = np.flatnonzero(free)
+            taken = self._forbidden[chosen].any(axis=0) | np.isin(np.arange(len(self._classes)), chosen)
+            candidates = np.flatnonzero(~taken)
             if not len(candidates):
                 break
             chosen.append(int(rng.choice(candidates)))
@@ -138,9 +138,10 @@ class SceneComposer:
 
     def _draw_background(self, split: Split, stuff: Stuff, rng: np.random.Generator) -> NDArray[np.float32]:
         size = self.config.image_size
-        held_back = split != "train" and self.config.distinct_pictures
-        variant = int(rng.integers(_EVAL_TEXTURES if held_back else _TRAIN_TEXTURES))
-        texture = self._texture(stuff, "eval" if held_back else "train", variant)
+        seen = [("train", variant) for variant in range(_TRAIN_TEXTURES)]
+        unseen = [("eval", variant) for variant in range(_EVAL_TEXTURES)]
+        choices = self._pool(split, seen, unseen)
+        texture = self._texture(stuff, *choices[int(rng.integers(len(choices)))])
         zoom, left, top, mirror = rng.random(4)
         side = min(size * (_TEXTURE_ZOOM[0] + zoom * (_TEXTURE_ZOOM[1] - _TEXTURE_ZOOM[0])), TEXTURE_SIZE)
         left, top = left * (TEXTURE_SIZE - side), top * (TEXTURE_SIZE - side)
@@ -148,6 +149,12 @@ class SceneComposer:
         pixels = np.asarray(cut, dtype=np.float32)
         pixels = (pixels[:, ::-1] if mirror < 0.5 else pixels) @ self._draw_colour(rng).T
         return np.clip(pixels, 0.0, 255.0)
+
+    def _pool(self, split: Split, seen: Sequence[T], unseen: Sequence[T]) -> Sequence[T]:
+        """What a split draws from, given what training shows and what it never shows."""
+        if split == "train" or self.config.unseen_pictures == "none":
+            return seen
+        return unseen if self.config.unseen_pictures == "only" else list(dict.fromkeys([*seen, *unseen]))
 
     def _texture(self, stuff: Stuff, kind: str, variant: int) -> Image.Image:
         key = (stuff.name, kind, variant)
@@ -163,8 +170,7 @@ class SceneComposer:
         self, split: Split, item: ObjectClass, rng: np.random.Generator
     ) -> tuple[str, NDArray[np.float32]]:
         config = self.config
-        held_back = split != "train" and config.distinct_pictures
-        pictures = item.eval_pictures if held_back else item.train_pictures
+        pictures = self._pool(split, item.train_pictures, item.eval_pictures)
         picture = pictures[int(rng.integers(len(pictures)))]
         scale, turn, mirror = rng.random(3)
         longer_side = config.image_size * (config.min_scale + scale * (config.max_scale - config.min_scale))

@@ -69,7 +69,9 @@ def _draw_cell(
         draw.rectangle((x, y + 2, x + 9, y + 11), fill=colour)
         draw.text((x + 13, y), name, _INK, font)
         x += 13 + int(draw.textlength(name, font)) + 8
-    draw.text((left + 2 * _SIDE, y), split, _PALE, font, anchor="ra")
+    tag = draw.textbbox((left + 2 * _SIDE - 3, top + _SIDE - 2), split, font, anchor="rb")
+    draw.rectangle((tag[0] - 4, tag[1] - 3, left + 2 * _SIDE + 1, top + _SIDE - 1), fill=(255, 255, 255))
+    draw.text((left + 2 * _SIDE - 3, top + _SIDE - 2), split, _INK, font, anchor="rb")
     lines = textwrap.wrap(scene.caption, _CAPTION_CHARACTERS)[:2]
     draw.multiline_text((left, y + 14), "\n".join(lines), _INK, font, spacing=2)
 
@@ -88,4 +90,5 @@ def _colour(scene: Scene, colours: dict[int, tuple[int, int, int]]) -> NDArray[n
     for label, colour in colours.items():
         mask = scene.label_map == label
         shown[mask] = 0.25 * grey[mask] + 0.75 * np.array(colour)
-    return shown.astype(np.uint8)
+    coloured: NDArray[np.uint8] = shown.astype(np.uint8)
+    return coloured

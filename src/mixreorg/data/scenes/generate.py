@@ -1,6 +1,7 @@
 """Writing a whole folder of scenes, over any number of processes, whole or not at all."""
 
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import multiprocessing
 import shutil
@@ -88,20 +89,11 @@ def generate_scenes(
     if config.held_out_pairs:
         counts["test_heldout"] = num_test // 2
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        with _temporary_sibling(out) as folder:
+            _write_folder(config, folder, counts, workers, console)
+            _move_into_place(folder, out)
     except OSError as error:
         raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error
-    try:
-        # Inside the temporary folder, which mkdtemp makes private: this one has ordinary permissions.
-        finished = temporary / "finished"
-        finished.mkdir()
-        _write_folder(config, finished, counts, workers, console)
-        _move_into_place(finished, out)
-    except OSError as error:
-        raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
@@ -127,6 +119,20 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not (out / "scenes.json").is_file():
         # A wrong path must not cost somebody else's files.
         raise MixreorgError(f"{out} was not written by this command, so it is not replaced; name another folder")
+
+
+@contextlib.contextmanager
+def _temporary_sibling(out: Path) -> Iterator[Path]:
+    """An empty folder on the same disk as ``out``; deleted afterwards unless it was moved."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    private = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        # mkdtemp's own folder is closed to others; one made inside it has ordinary permissions.
+        folder = private / "finished"
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def _move_into_place(finished: Path, out: Path) -> None:
@@ -167,7 +173,7 @@ def _write_folder(
 
 def _plan(counts: dict[Split, int]) -> list[_Task]:
     """Cut the splits into tasks that do not depend on the number of processes."""
-    tasks = []
+    tasks: list[_Task] = []
     for split, total in counts.items():
         step = SHARD_SIZE if split == "train" else _EVAL_CHUNK
         tasks.extend(_Task(split, start, min(step, total - start)) for start in range(0, total, step))

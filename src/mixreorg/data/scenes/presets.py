@@ -1,6 +1,7 @@
 """Configuration of the scenes generator and its three named presets."""
 
 import difflib
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -33,9 +34,9 @@ class ScenesConfig(StrictConfig):
     """Fewest objects in a scene."""
     max_objects: int = Field(default=3, ge=1, le=12)
     """Most objects in a scene."""
-    min_scale: float = Field(default=0.36, gt=0.0, le=1.0)
+    min_scale: float = Field(default=0.42, gt=0.0, le=1.0)
     """Smallest longer side of an object."""
-    max_scale: float = Field(default=0.66, gt=0.0, le=1.0)
+    max_scale: float = Field(default=0.72, gt=0.0, le=1.0)
     """Largest longer side of an object."""
     max_rotation: float = Field(default=20.0, ge=0.0, le=180.0)
     """Objects turn by up to this angle to either side."""
@@ -55,9 +56,9 @@ class ScenesConfig(StrictConfig):
     """Chance that the caption of a scene with several classes leaves one of them out."""
     held_out_pairs: int = Field(default=0, ge=0)
     """Number of class pairs that no scene shows together but those of the test_heldout split."""
-    distinct_pictures: bool = True
-    """Draw validation and test scenes from pictures and textures that training scenes never show, where a class
-    has several."""
+    unseen_pictures: Literal["mixed", "only", "none"] = "mixed"
+    """Pictures and textures that training scenes never show, where a class has several: validation and test
+    scenes show them among the others, or them alone, or not at all."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """JPEG quality of the images, without chroma subsampling."""
     seed: int = Field(default=0, ge=0)

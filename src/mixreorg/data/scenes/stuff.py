@@ -20,7 +20,7 @@ class Stuff:
     places: tuple[str, ...]
     """How a caption says that something is there; each contains the name."""
     draw: Callable[[np.random.Generator], NDArray[np.uint8]]
-    """Draws one texture, ``[512, 512, 3]`` RGB, that continues over its edges."""
+    """Draws one texture, ``[512, 512, 3]`` RGB."""
 
 
 # Ordered from the most common and most distinct.

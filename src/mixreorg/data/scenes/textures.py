@@ -1,7 +1,7 @@
 """Procedural textures of background stuff.
 
-Each public function draws one texture, ``[512, 512, 3]`` RGB uint8, from a generator. All continue over their
-edges, so that any crop of a wrapped texture is seamless. Details are 8 to 60 pixels wide: visible in a 64 px scene.
+Each public function draws one texture, ``[512, 512, 3]`` RGB uint8, from a generator. Details are mostly 3 to 60
+pixels wide: a scene shows a cut-out of 0.8 to 2 times its own side, so they are visible at 64 px as well as at 224.
 """
 
 from collections.abc import Sequence
@@ -154,7 +154,8 @@ def _noise(rng: np.random.Generator, width: float, height: float | None = None) 
     columns = np.fft.rfftfreq(TEXTURE_SIZE)[None, :] * width
     field = np.fft.irfft2(spectrum * np.exp(-2.0 * (rows**2 + columns**2)), s=(TEXTURE_SIZE, TEXTURE_SIZE))
     field -= field.mean()
-    return np.clip(0.5 + field / (5.0 * field.std()), 0.0, 1.0).astype(np.float32)
+    noise: Plane = np.clip(0.5 + field / (5.0 * field.std()), 0.0, 1.0).astype(np.float32)
+    return noise
 
 
 def _ramp(values: Plane, colours: Sequence[Colour]) -> Texture:

@@ -1,0 +1,5 @@
+"""``mixreorg demo``."""
+
+
+def demo() -> None:
+    """Placeholder until run.py."""

@@ -1,0 +1,172 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from mixreorg.errors import MixreorgError
+from mixreorg.models.folder import load_model
+from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.segment.segmenter import Segmenter
+from mixreorg.train.config import TrainConfig
+from mixreorg.train.trainer import TrainOutcome, train
+
+
+def run(config: TrainConfig, folder: Path, *, resume: bool = False) -> tuple[TrainOutcome, str]:
+    stream = io.StringIO()
+    outcome = train(config, folder, resume=resume, device="cpu", console=Console(file=stream, width=400))
+    return outcome, stream.getvalue()
+
+
+def losses(folder: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["train/loss"] for record in records if "train/loss" in record}
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_all_that_is_promised(train_config: TrainConfig, tmp_path: Path, world: Path) -> None:
+    outcome, console = run(train_config, tmp_path / "run")
+    folder = tmp_path / "run"
+    assert outcome.step == 12
+    assert not outcome.interrupted
+    assert 0 <= outcome.metrics["foreground_miou"] <= 100
+    assert "damaged image: 1" in console
+    assert "00007" in console
+    assert TrainConfig.from_dict(json.loads((folder / "train_config.json").read_text())).steps == 12
+    record = json.loads((folder / "log.jsonl").read_text().splitlines()[-2])
+    expected = ("loss", "contrastive", "mixed", "restored", "mixed_mask_accuracy", "segments_in_use", "logit_scale")
+    assert all(f"train/{name}" in record for name in (*expected, "gradient_norm", "pairs_per_second", "eta_seconds"))
+    assert list((folder / "tensorboard").glob("events*"))
+    state = json.loads((folder / "state.json").read_text())
+    assert state["latest"] == "step-00000012"
+    model = load_model(folder)
+    assert not model.training
+    result = Segmenter(model)(world / "voc" / "JPEGImages" / "0.jpg", ["dog", "cat"])
+    assert result.label_map.shape == (32, 32)
+    assert result.protocol.name == "test"
+
+
+@pytest.mark.parametrize("objective", [GroupViTConfig(), MixReorgConfig()], ids=["groupvit", "mixreorg"])
+def test_the_loss_falls(train_config: TrainConfig, tmp_path: Path, objective: GroupViTConfig | MixReorgConfig) -> None:
+    config = train_config.updated(objective=objective, steps=60, evaluation=type(train_config.evaluation)())
+    run(config, tmp_path / "run")
+    trace = losses(tmp_path / "run")
+    first, last = [trace[step] for step in range(1, 7)], [trace[step] for step in range(55, 61)]
+    assert sum(last) < sum(first) - 6 * 0.2
+
+
+def test_the_same_seed_gives_the_same_bits(train_config: TrainConfig, tmp_path: Path) -> None:
+    run(train_config, tmp_path / "a")
+    workers = train_config.updated(data=train_config.data.updated(num_workers=2))
+    run(workers, tmp_path / "b")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert_same(weights(tmp_path / "a", 12), weights(tmp_path / "b", 12))
+    run(train_config.updated(seed=1), tmp_path / "c")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+@pytest.mark.parametrize("combine", ["sum", "gate"])
+def test_resuming_continues_with_the_very_next_sample(train_config: TrainConfig, tmp_path: Path, combine: str) -> None:
+    config = train_config.updated(objective=MixReorgConfig.from_dict({"combine": combine}))
+    run(config, tmp_path / "whole")
+    # Step 10 lies in the middle of an epoch of 96 pairs and of the batch order.
+    half = tmp_path / "half"
+    run(config, half)
+    state = json.loads((half / "state.json").read_text())
+    (half / "state.json").write_text(json.dumps({**state, "latest": "step-00000008"}))
+    outcome, console = run(config, half, resume=True)
+    assert outcome.step == 12
+    assert "resumed at step 8" in console
+    assert losses(half) == losses(tmp_path / "whole")
+    assert_same(weights(half, 12), weights(tmp_path / "whole", 12))
+
+
+def test_two_processes_equal_one(train_config: TrainConfig, tmp_path: Path) -> None:
+    config = train_config.updated(steps=20)
+    run(config, tmp_path / "one")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mixreorg"]
+    command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "two"), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(abs(one[step] - two[step]) <= 1e-5 * abs(one[step]) for step in one)
+    first, second = weights(tmp_path / "one", 20), weights(tmp_path / "two", 20)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupt_leaves_a_checkpoint_to_resume_from(train_config: TrainConfig, tmp_path: Path) -> None:
+    config = train_config.updated(steps=100_000, checkpoint_every=100_000, evaluation=type(train_config.evaluation)())
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    command = [sys.executable, "-m", "mixreorg", "train", "--config", str(tmp_path / "config.json")]
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "run"), "--device", "cpu"], stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors
+    latest = json.loads((tmp_path / "run" / "state.json").read_text())["latest"]
+    step = int(latest.removeprefix("step-"))
+    assert step >= 3
+    assert load_model(tmp_path / "run").config.embed_dim == 16
+    assert losses(tmp_path / "run").keys() == set(range(1, step + 1))
+
+
+def test_only_the_newest_and_the_best_checkpoints_stay(train_config: TrainConfig, tmp_path: Path) -> None:
+    run(train_config.updated(steps=12, checkpoint_every=2, keep_checkpoints=2), tmp_path / "run")
+    kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    best = json.loads((tmp_path / "run" / "state.json").read_text())["best"]["checkpoint"]
+    assert kept == {"step-00000010", "step-00000012", best}
+
+
+def test_a_run_folder_is_not_overwritten_and_not_resumed_as_another_run(train_config: TrainConfig, tmp_path: Path) -> None:
+    run(train_config.updated(steps=2), tmp_path / "run")
+    with pytest.raises(MixreorgError, match="holds a run already; continue it with --resume"):
+        run(train_config, tmp_path / "run")
+    with pytest.raises(MixreorgError, match="other values of seed"):
+        run(train_config.updated(seed=5), tmp_path / "run", resume=True)
+    with pytest.raises(MixreorgError, match="holds no run to resume"):
+        run(train_config, tmp_path / "none", resume=True)
+
+
+def test_a_missing_shard_is_an_error(train_config: TrainConfig, tmp_path: Path, world: Path) -> None:
+    data = train_config.data.updated(train=(str(world / "shards" / "0000{0..2}.tar"),))
+    with pytest.raises(MixreorgError, match=r"00002\.tar"):
+        run(train_config.updated(data=data), tmp_path / "run")
+
+
+def test_a_batch_that_processes_cannot_share_and_wrong_devices(train_config: TrainConfig, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(MixreorgError, match="no usable CUDA device"):
+        train(train_config, tmp_path / "run", device="cuda", console=Console(file=io.StringIO()))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train_config: TrainConfig, tmp_path: Path) -> None:
+    optim = train_config.optim.updated(lr=1e30, warmup_steps=0, clip_norm=1e30)
+    with pytest.raises(MixreorgError, match=r"the loss is nan at step .*optim\.lr"):
+        run(train_config.updated(optim=optim), tmp_path / "run")

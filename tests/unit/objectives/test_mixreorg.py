@@ -1,0 +1,167 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective
+from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.terms import LossTerms, WeightSchedule
+
+OFF = WeightSchedule(weight=0.0)
+
+
+def batch(model: DualEncoder, size: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(1)
+    names = ["dog", "cat", "car", "grass", "sand", "photo", "dog on the sand", "cat on the grass"]
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode([f"a {name}" for name in names[:size]])
+    return torch.randn(size, 3, 32, 32), ids, torch.arange(size) * 7919
+
+
+def loss_and_gradients(objective: torch.nn.Module, model: DualEncoder, step: int = 0) -> tuple[LossTerms, dict[str, Tensor]]:
+    model.zero_grad()
+    objective.train()
+    terms: LossTerms = objective(*batch(model), step)
+    terms.total.backward()
+    return terms, {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("combine", ["none", "sum", "mean", "gate", "cross_attention"])
+def test_without_extra_weights_it_is_exactly_groupvit(tiny_model: DualEncoder, combine: str) -> None:
+    plain, expected = loss_and_gradients(GroupViTObjective(tiny_model, GroupViTConfig()), tiny_model)
+    config = MixReorgConfig.from_dict({"combine": combine, "mixed": {"weight": 0.0}, "restored": {"weight": 0.0}})
+    terms, gradients = loss_and_gradients(MixReorgObjective(tiny_model, config), tiny_model)
+    assert torch.equal(terms.total, plain.total)
+    assert gradients.keys() == expected.keys()
+    assert all(torch.equal(gradients[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("contextual", [0, 1, 2, 3])
+@pytest.mark.parametrize("combine", ["none", "sum", "mean", "gate", "cross_attention"])
+def test_the_original_branch_does_not_know_of_the_mixing(tiny_model: DualEncoder, contextual: int, combine: str) -> None:
+    config = MixReorgConfig.from_dict({"num_contextual_blocks": contextual, "combine": combine})
+    objective = MixReorgObjective(tiny_model, config).train()
+    images, _, keys = batch(tiny_model)
+    original, mixed, restored = objective.branches(images, keys, with_restored=True)
+    alone = tiny_model.image_encoder(images, keys)
+    torch.testing.assert_close(original.segment_tokens, alone.segment_tokens, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(original.patch_assignment, alone.patch_assignment, atol=1e-5, rtol=1e-4)
+    assert mixed.encoding.segment_tokens.shape == alone.segment_tokens.shape
+    assert restored is not None
+    assert not torch.allclose(restored.segment_tokens, alone.segment_tokens, atol=1e-3)
+
+
+def test_one_image_per_group_mixes_nothing(tiny_model: DualEncoder) -> None:
+    """K = 1 with nothing combined: mixed and restored images are the original ones."""
+    config = MixReorgConfig(group_size=1, combine="none", num_contextual_blocks=0)
+    objective = MixReorgObjective(tiny_model, config).eval()
+    images, _, _ = batch(tiny_model)
+    original, mixed, restored = objective.branches(images, torch.zeros(6, dtype=torch.long), with_restored=True)
+    assert restored is not None
+    torch.testing.assert_close(mixed.encoding.segment_tokens, original.segment_tokens, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(restored.segment_tokens, original.segment_tokens, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mixed", "restored", "names"),
+    [(0.0, 0.0, set()), (1.0, 0.0, {"mixed"}), (0.0, 1.0, {"restored"}), (0.5, 0.25, {"mixed", "restored"})],
+)
+def test_the_total_is_the_weighted_sum(tiny_model: DualEncoder, mixed: float, restored: float, names: set[str]) -> None:
+    config = MixReorgConfig(mixed=WeightSchedule(weight=mixed), restored=WeightSchedule(weight=restored))
+    terms, _ = loss_and_gradients(MixReorgObjective(tiny_model, config), tiny_model)
+    assert terms.terms.keys() == {"contrastive"} | names
+    total = terms.terms["contrastive"]
+    total = total + mixed * terms.terms.get("mixed", torch.tensor(0.0))
+    total = total + restored * terms.terms.get("restored", torch.tensor(0.0))
+    torch.testing.assert_close(terms.total.detach(), total)
+
+
+def test_terms_follow_their_schedules(tiny_model: DualEncoder) -> None:
+    config = MixReorgConfig(mixed=WeightSchedule(start_step=5), restored=OFF)
+    objective = MixReorgObjective(tiny_model, config)
+    assert "mixed" not in loss_and_gradients(objective, tiny_model, step=4)[0].terms
+    assert "mixed" in loss_and_gradients(objective, tiny_model, step=5)[0].terms
+
+
+def mixed_gradients(model: DualEncoder, **changes: Any) -> dict[str, Tensor]:
+    """Gradients of the mixed loss alone."""
+    objective = MixReorgObjective(model, MixReorgConfig.model_validate(changes)).train()
+    model.zero_grad()
+    images, ids, keys = batch(model)
+    from mixreorg.objectives.groupvit import embed_texts
+
+    _, mixed, _ = objective.branches(images, keys, with_restored=False)
+    objective.mixed_loss(mixed, embed_texts(model, ids))[0].backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+
+
+def test_detached_text_keeps_the_mixed_loss_out_of_the_text_encoder(tiny_model: DualEncoder) -> None:
+    reached = mixed_gradients(tiny_model, detach_text=False)
+    detached = mixed_gradients(tiny_model, detach_text=True)
+    assert any(name.startswith("text_encoder") for name in reached)
+    assert not any(name.startswith("text_") for name in detached)
+    assert {name for name in reached if name.startswith("image_")} == {
+        name for name in detached if name.startswith("image_")
+    }
+
+
+def test_the_mixed_loss_reaches_every_part_of_the_image_side(tiny_model: DualEncoder) -> None:
+    reached = mixed_gradients(tiny_model)
+    for part in ("patch_embedding.proj.weight", "position_embedding", "stages.0.blocks.0", "stages.0.grouping.assign.q_proj"):
+        assert any(name.startswith(f"image_encoder.{part}") for name in reached), part
+    assert "image_projector.out.weight" in reached
+    assert "logit_scale" in reached
+
+
+@pytest.mark.parametrize("candidates", ["group", "batch"])
+@pytest.mark.parametrize("form", ["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"])
+def test_a_batch_that_the_group_size_does_not_divide(tiny_model: DualEncoder, candidates: str, form: str) -> None:
+    config = MixReorgConfig.from_dict({"candidates": candidates, "mixed_form": form, "group_size": 4})
+    terms, gradients = loss_and_gradients(MixReorgObjective(tiny_model, config), tiny_model)
+    assert terms.total.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_missing_candidates_of_a_smaller_group_do_not_matter(tiny_model: DualEncoder) -> None:
+    """The last two of six images form a group of two: their loss is that of a batch of just these two."""
+    config = MixReorgConfig(candidates="group", group_size=4, combine="none", num_contextual_blocks=0)
+    objective = MixReorgObjective(tiny_model, config).eval()
+    from mixreorg.objectives.groupvit import embed_texts
+
+    images, ids, keys = batch(tiny_model)
+    _, mixed, _ = objective.branches(images, keys, with_restored=False)
+    text = embed_texts(tiny_model, ids)
+    together, _ = objective.mixed_loss(mixed, text)
+    parts = []
+    for rows in (slice(0, 4), slice(4, 6)):
+        _, part, _ = objective.branches(images[rows], keys[rows], with_restored=False)
+        own = type(text)(text.embeddings[rows], slice(0, rows.stop - rows.start))
+        parts.append(objective.mixed_loss(part, own)[0] * (rows.stop - rows.start))
+    torch.testing.assert_close(together, sum(parts) / 6)
+
+
+@pytest.mark.parametrize("where", ["mixed_group_tokens", "restored_group_tokens"])
+def test_group_token_options_change_the_branch(tiny_model: DualEncoder, where: str) -> None:
+    values = {"mixed_group_tokens": ("learned", "mean"), "restored_group_tokens": ("original", "mean")}[where]
+    results = []
+    for value in values:
+        objective = MixReorgObjective(tiny_model, MixReorgConfig.from_dict({where: value})).eval()
+        images, _, keys = batch(tiny_model)
+        _, mixed, restored = objective.branches(images, keys, with_restored=True)
+        assert restored is not None
+        results.append(mixed.encoding if where == "mixed_group_tokens" else restored)
+    assert not torch.allclose(results[0].segment_tokens, results[1].segment_tokens)
+
+
+def test_diagnostics_are_in_range(tiny_model: DualEncoder) -> None:
+    terms, _ = loss_and_gradients(MixReorgObjective(tiny_model, MixReorgConfig()), tiny_model)
+    assert 1 <= terms.diagnostics["segments_in_use"] <= 3
+    assert 0 <= terms.diagnostics["mixed_mask_accuracy"] <= 1
+    assert terms.diagnostics["logit_scale"] == pytest.approx(1 / 0.07)
+
+
+def test_more_contextual_blocks_than_stage_one_has(tiny_model: DualEncoder) -> None:
+    with pytest.raises(ValueError, match="exceeds stage 1's depth 3"):
+        MixReorgObjective(tiny_model, MixReorgConfig(num_contextual_blocks=4))

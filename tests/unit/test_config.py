@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from mixreorg.config import StrictConfig, merge, read_config_file
+from mixreorg.errors import MixreorgError
+
+
+class Inner(StrictConfig):
+    lr: float = Field(1.0, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+class Outer(StrictConfig):
+    name: str = "x"
+    optim: Inner = Inner()
+    root: str | None = None
+
+
+def test_round_trip() -> None:
+    config = Outer(optim=Inner(lr=0.5))
+    assert Outer.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optim": {"lrr": 1.0}}, "optim.lrr is not a field of Inner; did you mean 'lr'?"),
+        ({"nmae": "y"}, "nmae is not a field of Outer; did you mean 'name'?"),
+        ({"optim": {"lr": "fast"}}, "optim.lr: Input should be a valid number .*'fast'"),
+        ({"optim": {"lr": -1.0}}, "optim.lr: Input should be greater than 0"),
+        ({"name": 3}, "name: Input should be a valid string"),
+        ({"root": object()}, "plain JSON or YAML"),
+    ],
+)
+def test_wrong_values_name_the_field_and_the_remedy(values: dict[str, object], message: str) -> None:
+    with pytest.raises(MixreorgError, match=message):
+        Outer.from_dict(values, source="run.yaml")
+
+
+def test_overrides() -> None:
+    changed = Outer().with_overrides(["optim.lr=1e-3", "optim.betas=[0.8, 0.9]", "name=a b", "root=null"])
+    assert changed.optim == Inner(lr=1e-3, betas=(0.8, 0.9))
+    assert changed.name == "a b"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.lrr=1", "optim.lrr is not a field of Outer; did you mean 'lr'"),
+        ("optm.lr=1", "optm is not a section of Outer; did you mean 'optim'"),
+        ("name.x=1", "name is not a section"),
+        ("optim.lr", "NAME=VALUE"),
+        ("optim.lr=abc", "valid number"),
+    ],
+)
+def test_wrong_overrides(assignment: str, message: str) -> None:
+    with pytest.raises(MixreorgError, match=message):
+        Outer().with_overrides([assignment])
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("optim:\n  lr: 1e-3\n")
+    assert Outer.from_dict(read_config_file(path)).optim.lr == 1e-3
+    path.write_text("- a\n")
+    with pytest.raises(MixreorgError, match="mapping"):
+        read_config_file(path)
+    path.write_text("a: [\n")
+    with pytest.raises(MixreorgError, match="not valid YAML"):
+        read_config_file(path)
+    with pytest.raises(MixreorgError, match="cannot read"):
+        read_config_file(tmp_path / "none.yaml")
+
+
+def test_merge_goes_into_sections() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {"a": {"b": 9, "c": 2}, "d": {"e": 1}}
+
+
+def test_updates_are_validated() -> None:
+    with pytest.raises(ValueError):
+        Outer().updated(name=3)

@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json, write_atomically, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MixreorgError, match=r"cannot write .*a\.txt: No space left on device"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"miou": float("nan"), "list": [1.0, float("nan")], "name": "ß"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"miou": None, "list": [1.0, None], "name": "ß"}
+    assert read_json(path)["name"] == "ß"
+
+
+def test_reading_problems_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(MixreorgError, match=r"cannot read .*a\.json"):
+        read_json(path)
+    path.write_text("{")
+    with pytest.raises(MixreorgError, match="not valid JSON"):
+        read_json(path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MixreorgError, match="cannot write"):
+        write_text(tmp_path / "file" / "a.txt", "x")
