@@ -65,7 +65,9 @@ def reference(config: DualEncoderConfig, seed: int) -> GroupViTModel:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point():
                 continue
-            noise = torch.randn(tensor.shape, generator=generator) if tensor.ndim else torch.rand((), generator=generator)
+            noise = (
+                torch.randn(tensor.shape, generator=generator) if tensor.ndim else torch.rand((), generator=generator)
+            )
             spread = 0.02 if tensor.ndim > 1 else 0.1
             tensor.add_(spread * (noise.abs() if "running_var" in name else noise))
     return model
@@ -105,7 +107,7 @@ def test_equals_transformers(size: str) -> None:
     assert_close(text, expected.text_embeds)
     assert_close(ours.similarity(image.embedding, text), expected.logits_per_image)
     assert_close(image.encoding.segment_tokens, expected.vision_model_output.last_hidden_state)
-    groupings = [attention for attention in grouping_maps(theirs, images)]
+    groupings = grouping_maps(theirs, images)
     for ours_map, theirs_map in zip(image.encoding.assignments, groupings, strict=True):
         assert_close(ours_map.soft, theirs_map)
         assert torch.equal(ours_map.hard.argmax(dim=1), theirs_map.argmax(dim=1))

@@ -75,7 +75,10 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_merge_goes_into_sections() -> None:
-    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {"a": {"b": 9, "c": 2}, "d": {"e": 1}}
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {
+        "a": {"b": 9, "c": 2},
+        "d": {"e": 1},
+    }
 
 
 def test_updates_are_validated() -> None:

@@ -1,14 +1,12 @@
 """``mixreorg data scenes``: write a folder of captioned scenes with exact masks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from mixreorg.data.scenes.classes import class_names
-from mixreorg.data.scenes.generate import generate_scenes
-from mixreorg.data.scenes.presets import ScenesConfig, most_held_out_pairs, preset
+if TYPE_CHECKING:
+    from mixreorg.data.scenes.presets import ScenesConfig
 
 
 def scenes(
@@ -30,13 +28,21 @@ def scenes(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier folder of scenes.")] = False,
 ) -> None:
     """Make a captioned world with exact masks: emoji on textures, as shards (train) and VOC folders (val, test)."""
+    # Imported here: these load numpy and torch, which the help of other commands does not need.
+    from rich.console import Console
+
+    from mixreorg.data.scenes.generate import generate_scenes
+
     config = _configure(preset_name, classes, seed, image_size).with_overrides(setting or [])
     console = Console(stderr=True)
     folder = generate_scenes(config, out, train, val, test, workers=workers, overwrite=overwrite, console=console)
     console.print(f"{train} training, {val} validation and {test} test scenes in {folder}", highlight=False)
 
 
-def _configure(preset_name: str, classes: str | None, seed: int, image_size: int | None) -> ScenesConfig:
+def _configure(preset_name: str, classes: str | None, seed: int, image_size: int | None) -> "ScenesConfig":
+    from mixreorg.data.scenes.classes import class_names
+    from mixreorg.data.scenes.presets import ScenesConfig, most_held_out_pairs, preset
+
     assignments = [f"seed={seed}"]
     if image_size is not None:
         assignments.append(f"image_size={image_size}")

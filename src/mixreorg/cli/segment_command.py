@@ -35,22 +35,15 @@ def segment(
     """
     from mixreorg.models.folder import load_model
     from mixreorg.segment.photos import read_photo
+    from mixreorg.segment.protocol import Protocol
     from mixreorg.segment.segmenter import Segmenter, default_protocol
     from mixreorg.text.class_list import parse_class_list
 
     class_names = parse_class_list(classes)
     loaded = load_model(model, device)
-    protocol = default_protocol(loaded).updated(
-        **{
-            name: value
-            for name, value in (
-                ("background_threshold", background),
-                ("short_side", short_side),
-                ("whole", whole),
-            )
-            if value is not None
-        }
-    )
+    options = {"background_threshold": background, "short_side": short_side, "whole": whole}
+    chosen = {name: value for name, value in options.items() if value is not None}
+    protocol = Protocol.from_dict({**default_protocol(loaded).to_dict(), **chosen}, source="segment options")
     segmenter = Segmenter(loaded, protocol)
     failures = 0
     for photo, stem in zip(photos, _unique_stems(photos), strict=True):

@@ -9,7 +9,6 @@ from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
 
-
 Mask = npt.NDArray[np.int32]
 
 VOID = -1

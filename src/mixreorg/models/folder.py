@@ -63,7 +63,15 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> DualEn
     model = DualEncoder(config, tokenizer)
     load_weights(model, folder / _WEIGHTS)
     model.inference_protocol = content.get("protocol")
-    return model.to(device).eval()
+    return _move(model, device).eval()
+
+
+def _move(model: DualEncoder, device: str | torch.device) -> DualEncoder:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MixreorgError(f"the device {str(device)!r} cannot be used: {reason}; take cpu") from error
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> None:

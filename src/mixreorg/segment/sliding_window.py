@@ -91,6 +91,8 @@ def merge_windows(windows: WindowScores, plan: WindowPlan, height: int, width: i
         ValueError: another number or size of windows than the plan has.
     """
     _check(windows, plan)
+    if len(plan.boxes) == 1 and (plan.height, plan.width) == (height, width):
+        return _label_segments(windows)
     scores_BSC = windows.segment_scores
     device = scores_BSC.device
     coverage_hw = torch.zeros(plan.height, plan.width, device=device)
@@ -119,6 +121,16 @@ def _raise_best(best_HW: Tensor, label_map: Tensor, averaged_hw: Tensor, index: 
     label_map.masked_fill_(resized_HW > best_HW, index)
     torch.maximum(best_HW, resized_HW, out=best_HW)
     return resized_HW.max()
+
+
+def _label_segments(windows: WindowScores) -> MergedScores:
+    """The same for one window of the photo's own size, where every segment has one label."""
+    segments_HW, scores_SC = windows.segment_map[0], windows.segment_scores[0]
+    used_S = torch.bincount(segments_HW.flatten(), minlength=len(scores_SC)) > 0
+    # As above, a tie goes to the first class.
+    best_S1 = scores_SC.amax(dim=-1, keepdim=True)
+    labels_S = (scores_SC == best_S1).int().argmax(dim=-1).to(_label_dtype(scores_SC.shape[-1]))
+    return MergedScores(label_map=labels_S[segments_HW], class_scores=scores_SC[used_S].amax(dim=0))
 
 
 def _spans(side: int, window: int, stride: int) -> list[tuple[int, int]]:

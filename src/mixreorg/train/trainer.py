@@ -104,7 +104,6 @@ class _Run:
         self.console = console
         self.store = CheckpointStore(run, self.config)
         self.accelerator = _accelerator(self.config, device)
-        self._claim_folder(resume)
         if self.config.batch_size % world_size():
             raise MixreorgError(
                 f"batch_size {self.config.batch_size} does not divide among {world_size()} processes; "
@@ -115,6 +114,7 @@ class _Run:
         if self.config.evaluation.root is not None:
             evaluation = self.config.evaluation
             self.split = open_voc_split(Path(str(evaluation.root)), evaluation.split, evaluation.max_images)
+        self._claim_folder(resume)
         torch.manual_seed(self.config.seed)
         self.model = DualEncoder(self.config.model, tokenizer).to(self.accelerator.device)
         self.objective = build_objective(self.model, self.config.objective).to(self.accelerator.device)

@@ -20,7 +20,9 @@ def batch(model: DualEncoder, size: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(size, 3, 32, 32), ids, torch.arange(size) * 7919
 
 
-def loss_and_gradients(objective: torch.nn.Module, model: DualEncoder, step: int = 0) -> tuple[LossTerms, dict[str, Tensor]]:
+def loss_and_gradients(
+    objective: torch.nn.Module, model: DualEncoder, step: int = 0
+) -> tuple[LossTerms, dict[str, Tensor]]:
     model.zero_grad()
     objective.train()
     terms: LossTerms = objective(*batch(model), step)
@@ -40,7 +42,9 @@ def test_without_extra_weights_it_is_exactly_groupvit(tiny_model: DualEncoder, c
 
 @pytest.mark.parametrize("contextual", [0, 1, 2, 3])
 @pytest.mark.parametrize("combine", ["none", "sum", "mean", "gate", "cross_attention"])
-def test_the_original_branch_does_not_know_of_the_mixing(tiny_model: DualEncoder, contextual: int, combine: str) -> None:
+def test_the_original_branch_does_not_know_of_the_mixing(
+    tiny_model: DualEncoder, contextual: int, combine: str
+) -> None:
     config = MixReorgConfig.from_dict({"num_contextual_blocks": contextual, "combine": combine})
     objective = MixReorgObjective(tiny_model, config).train()
     images, _, keys = batch(tiny_model)
@@ -109,7 +113,12 @@ def test_detached_text_keeps_the_mixed_loss_out_of_the_text_encoder(tiny_model: 
 
 def test_the_mixed_loss_reaches_every_part_of_the_image_side(tiny_model: DualEncoder) -> None:
     reached = mixed_gradients(tiny_model)
-    for part in ("patch_embedding.proj.weight", "position_embedding", "stages.0.blocks.0", "stages.0.grouping.assign.q_proj"):
+    for part in (
+        "patch_embedding.proj.weight",
+        "position_embedding",
+        "stages.0.blocks.0",
+        "stages.0.grouping.assign.q_proj",
+    ):
         assert any(name.startswith(f"image_encoder.{part}") for name in reached), part
     assert "image_projector.out.weight" in reached
     assert "logit_scale" in reached

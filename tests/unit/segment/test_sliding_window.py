@@ -150,3 +150,16 @@ def test_windows_of_another_plan(boxes, message):
     windows = WindowScores(torch.zeros(1, 8, 8, dtype=torch.long), torch.rand(1, 2, 3))
     with pytest.raises(ValueError, match=message):
         merge_windows(windows, WindowPlan(8, 9, boxes), 10, 10)
+
+
+def test_one_window_of_the_photos_own_size_equals_the_general_way():
+    torch.manual_seed(0)
+    scores = torch.rand(1, 6, 9)
+    scores[0, 2] = scores[0, 2].round()  # ties
+    windows = WindowScores(torch.randint(0, 5, (1, 12, 10)), scores)
+    plan = WindowPlan(12, 10, (Box(0, 0, 12, 10),))
+    fast = merge_windows(windows, plan, 12, 10)
+    twice = WindowScores(windows.segment_map.repeat(2, 1, 1), scores.repeat(2, 1, 1))
+    general = merge_windows(twice, WindowPlan(12, 10, plan.boxes * 2), 12, 10)
+    assert torch.equal(fast.label_map, general.label_map)
+    torch.testing.assert_close(fast.class_scores, general.class_scores)

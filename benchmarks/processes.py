@@ -1,0 +1,56 @@
+"""Two training processes of one thread against one process of one and of two threads: pairs per second."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import print_environment, print_table
+from mixreorg.data.scenes import easy, generate_scenes
+from mixreorg.text.tokenizer import Tokenizer
+
+
+def rate(folder: Path, name: str, processes: int, threads: int, steps: int) -> float:
+    """Median pairs per second of a short run."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    command += ["mixreorg", "train", "--recipe", "scenes_mixreorg", "--data", str(folder / "scenes/train/*.tar")]
+    command += ["--out", str(folder / name), "--device", "cpu", "--set", f"steps={steps}", "--set", "log_every=10"]
+    command += ["--set", f"data.tokenizer={folder / 'tokenizer.json'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    records = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
+    rates = sorted(record["train/pairs_per_second"] for record in records[1:])
+    return float(rates[len(rates) // 2])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    print_environment()
+    layouts = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread": (2, 1)}
+    rates: dict[str, list[float]] = {name: [] for name in layouts}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_scenes(easy(), folder / "scenes", 5000, 2, 2, workers=2)
+        captions = (f"a photo of a {label}." for label in easy().classes)
+        Tokenizer.train(captions, vocab_size=1024, context_length=32).save(folder / "tokenizer.json")
+        for number in range(arguments.rounds):
+            for layout, (processes, threads) in layouts.items():
+                rates[layout].append(
+                    rate(folder, f"{number}-{processes}-{threads}", processes, threads, arguments.steps)
+                )
+    medians = {layout: sorted(values)[len(values) // 2] for layout, values in rates.items()}
+    base = medians["1 process, 1 thread"]
+    print_table(["layout", "pairs/s", "ratio"], [[layout, value, value / base] for layout, value in medians.items()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""From nothing to a trained model and a page about it: scenes, tokenizer, pre-training, evaluation, pictures."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+
+from mixreorg.data.pairs import Pair, open_pairs
+from mixreorg.data.scenes.generate import generate_scenes
+from mixreorg.data.scenes.presets import ScenesConfig, easy
+from mixreorg.demo.curves import draw_curves, read_log
+from mixreorg.demo.page import Command, DemoReport, Scores, write_page
+from mixreorg.demo.pictures import mixing_groups, segmentation_rows, spread_stems
+from mixreorg.errors import MixreorgError
+from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, SplitResult, chance_miou, evaluate_split
+from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.files import read_json, write_json
+from mixreorg.models.dual_encoder import DualEncoder, trim
+from mixreorg.models.folder import load_model
+from mixreorg.models.pixels import normalise, to_uint8
+from mixreorg.objectives.groupvit import embed_texts
+from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.randomness import sample_keys
+from mixreorg.recipes import scenes_mixreorg
+from mixreorg.segment.segmenter import Segmenter
+from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.train.config import TrainConfig
+
+VOCAB_SIZE = 1024
+CONTEXT_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much of everything the demonstration makes."""
+
+    num_train: int
+    num_val: int
+    num_test: int
+    steps: int
+    evaluate_every: int
+
+
+FULL = DemoSize(num_train=60_000, num_val=500, num_test=1_000, steps=4_000, evaluate_every=500)
+FAST = DemoSize(num_train=4_000, num_val=60, num_test=100, steps=150, evaluate_every=75)
+
+
+def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, console: Console | None = None) -> Path:
+    """Make scenes, pre-train MixReorg on their captions, evaluate, and write ``out/index.html``.
+
+    A second call in the same folder goes on where the first was interrupted: finished scenes are used again and
+    training is resumed.
+
+    Args:
+        out: gets ``scenes/``, ``tokenizer.json``, ``run/``, ``report.json``, ``index.html``.
+        fast: a smoke test of all steps in little more than a minute; the model learns next to nothing.
+        processes: training processes, one thread each; by default one per core, at most 4.
+        console: where progress goes; standard error by default.
+
+    Returns:
+        The page.
+
+    Raises:
+        MixreorgError: ``out`` holds another demonstration, or a step failed.
+    """
+    start = time.perf_counter()
+    console = console or Console(stderr=True)
+    size = FAST if fast else FULL
+    scenes = _make_scenes(out / "scenes", size, console)
+    _make_tokenizer(out / "tokenizer.json", scenes, console)
+    config = _train_config(out, scenes, size)
+    _train(config, out, processes or _default_processes(), console)
+    console.print("evaluating on test scenes")
+    report, gallery = _evaluate(config, out, scenes)
+    seconds = time.perf_counter() - start
+    page = _write(out, report, gallery, seconds)
+    console.print(
+        f"{seconds:.0f} s: foreground mIoU {report['foreground_miou']:.1f} "
+        f"(untrained {report['untrained_foreground_miou']:.1f}), page {page}",
+        highlight=False,
+    )
+    return page
+
+
+def _make_scenes(folder: Path, size: DemoSize, console: Console) -> Path:
+    config: ScenesConfig = easy()
+    description = folder / "scenes.json"
+    if description.is_file():
+        made = read_json(description)
+        same = made["config"] == config.to_dict() and made["num_scenes"]["train"] == size.num_train
+        if not same:
+            raise MixreorgError(f"{folder} holds other scenes; choose another --out or remove the folder")
+        console.print(f"using the scenes in {folder}", highlight=False)
+        return folder
+    workers = os.cpu_count() or 1
+    return generate_scenes(
+        config, folder, size.num_train, size.num_val, size.num_test, workers=workers, console=console
+    )
+
+
+def _make_tokenizer(path: Path, scenes: Path, console: Console) -> None:
+    if path.is_file():
+        return
+    console.print("learning a small vocabulary from the captions")
+    captions = open_pairs(str(scenes / "train" / "*.tar")).captions()
+    Tokenizer.train(captions, vocab_size=VOCAB_SIZE, context_length=CONTEXT_LENGTH).save(path)
+
+
+def _train_config(out: Path, scenes: Path, size: DemoSize) -> TrainConfig:
+    base = scenes_mixreorg()
+    return base.updated(
+        data=base.data.updated(train=(str(scenes / "train" / "*.tar"),), tokenizer=str(out / "tokenizer.json")),
+        evaluation=base.evaluation.updated(root=str(scenes / "VOC"), every=size.evaluate_every),
+        steps=size.steps,
+        checkpoint_every=size.evaluate_every,
+    )
+
+
+def _default_processes() -> int:
+    """A core per process beats threads on models this small; the batch must divide among them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 4 if cores >= 4 else 2 if cores >= 2 else 1
+
+
+def _train(config: TrainConfig, out: Path, processes: int, console: Console) -> None:
+    """Run ``mixreorg train`` in processes of one thread each, resuming a run that was interrupted."""
+    run = out / "run"
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    command += ["mixreorg", "train", "--out", str(run), "--device", "cpu"]
+    if (run / "train_config.json").is_file():
+        command += ["--resume"] if (run / "state.json").is_file() else []
+        if "--resume" not in command:
+            # Interrupted before its first checkpoint: nothing to go on from.
+            (run / "train_config.json").unlink()
+    if "--resume" not in command:
+        write_json(out / "train_config.json", config.to_dict())
+        command += ["--config", str(out / "train_config.json")]
+    console.print(f"training {config.steps} steps in {processes} processes", highlight=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        code = subprocess.run(command, env=environment).returncode
+    except KeyboardInterrupt:
+        code = 130
+    if code != 0:
+        raise MixreorgError(f"training stopped with exit code {code}; run the demo again to continue from {run}")
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """What the page shows besides numbers."""
+
+    config: TrainConfig
+    num_parameters: int
+    trained: SplitResult
+    untrained: SplitResult
+    threshold: float
+    chance: float
+    mixing: list[Any]
+    segmentation: list[Any]
+    captions: tuple[str, ...]
+
+
+def _evaluate(config: TrainConfig, out: Path, scenes: Path) -> tuple[dict[str, Any], _Gallery]:
+    model = load_model(out / "run")
+    val, test = open_voc_split(scenes / "VOC", "val"), open_voc_split(scenes / "VOC", "test")
+    threshold, trained = _measure(model, val, test)
+    torch.manual_seed(config.seed)
+    _, untrained = _measure(DualEncoder(model.config, model.tokenizer), val, test)
+    assert isinstance(config.objective, MixReorgConfig)
+    objective = MixReorgObjective(model, config.objective).eval()
+    pairs = _val_pairs(scenes / "VOC", 256)
+    accuracy = _mixed_mask_accuracy(objective, pairs)
+    gallery = _Gallery(
+        config=config,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=trained,
+        untrained=untrained,
+        threshold=threshold,
+        chance=chance_miou(test),
+        mixing=mixing_groups(objective, pairs[: 2 * config.objective.group_size]),
+        segmentation=segmentation_rows(Segmenter(model), test, spread_stems(test), threshold),
+        captions=tuple(pair.caption for pair in pairs[:2]),
+    )
+    report = {
+        "foreground_miou": trained.foreground.miou(),
+        "background_miou": trained.background[threshold].miou(),
+        "background_threshold": threshold,
+        "present_miou": trained.present.miou(),
+        "recognition": trained.metrics()["recognition"],
+        "untrained_foreground_miou": untrained.foreground.miou(),
+        "untrained_background_miou": next(iter(untrained.background.values())).miou(),
+        "chance_foreground_miou": gallery.chance,
+        "mixed_mask_accuracy": accuracy,
+        "num_test_scenes": trained.num_images,
+    }
+    return report, gallery
+
+
+def _measure(model: DualEncoder, val: VocSplit, test: VocSplit) -> tuple[float, SplitResult]:
+    """Background threshold chosen on val, and the counts on test at that threshold."""
+    segmenter = Segmenter(model, scenes_mixreorg().protocol, window_batch=64)
+    threshold = evaluate_split(segmenter, val, BACKGROUND_THRESHOLDS).best_threshold()
+    return threshold, evaluate_split(segmenter, test, (threshold,))
+
+
+def _val_pairs(voc: Path, count: int) -> list[Pair]:
+    """Validation scenes with their captions."""
+    lines = (voc / "captions_val.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    pairs = []
+    for line in lines:
+        record = json.loads(line)
+        with Image.open(voc / "JPEGImages" / f"{record['image']}.jpg") as image:
+            pairs.append(Pair(record["image"], str(voc), image.convert("RGB"), record["caption"]))
+    return pairs
+
+
+@torch.no_grad()
+def _mixed_mask_accuracy(objective: MixReorgObjective, pairs: list[Pair]) -> float:
+    """Share of mixed patches of unseen scenes whose source is found among the texts of their group."""
+    model = objective.model
+    assert model.tokenizer is not None
+    images = normalise(torch.stack([to_uint8(pair.image) for pair in pairs]))
+    _, mixed, _ = objective.branches(images, sample_keys(0, torch.arange(len(pairs))), with_restored=False)
+    ids = trim(model.tokenizer.encode([pair.caption for pair in pairs]), model.config.text.end_id)
+    return float(objective.mixed_loss(mixed, embed_texts(model, ids))[1])
+
+
+def _write(out: Path, report: dict[str, Any], gallery: _Gallery, seconds: float) -> Path:
+    config = gallery.config
+    assert isinstance(config.objective, MixReorgConfig)
+    write_json(out / "report.json", {**report, "seconds": seconds})
+    facts = DemoReport(
+        seconds=seconds,
+        recipe=config.recipe,
+        class_names=gallery.trained.class_names,
+        captions=gallery.captions,
+        num_pairs=read_json(out / "scenes" / "scenes.json")["num_scenes"]["train"],
+        image_size=config.model.image.image_size,
+        num_parameters=gallery.num_parameters,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        group_size=config.objective.group_size,
+        num_test_scenes=gallery.trained.num_images,
+        trained=_scores(gallery.trained),
+        untrained=_scores(gallery.untrained),
+        chance=Scores(gallery.chance),
+        threshold=gallery.threshold,
+        is_best_checkpoint=True,
+        mixed_mask_accuracy=report["mixed_mask_accuracy"],
+        commands=_commands(out),
+    )
+    page = out / "index.html"
+    curves = draw_curves(read_log(out / "run" / "log.jsonl"))
+    write_page(page, facts, curves=curves, mixing=gallery.mixing, segmentation=gallery.segmentation)
+    return page
+
+
+def _scores(result: SplitResult) -> Scores:
+    return Scores(result.foreground.miou(), next(iter(result.background.values())).miou(), result.present.miou())
+
+
+def _commands(out: Path) -> tuple[Command, ...]:
+    photo = out / "scenes" / "VOC" / "JPEGImages" / "test_000000.jpg"
+    return (
+        Command("The whole demonstration", f"mixreorg demo --out {out}"),
+        Command(
+            "Segment a photo with any class names",
+            f'mixreorg segment {photo} --model {out / "run"} --classes "dog, cat=cat|kitten, car" --out masks',
+        ),
+        Command("Look at the logs", f"tensorboard --logdir {out / 'run' / 'tensorboard'}"),
+    )

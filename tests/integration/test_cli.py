@@ -1,0 +1,130 @@
+"""The command line as a user meets it: results, messages and exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.folder import save_model
+
+
+def mixreorg(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mixreorg", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture
+def model_folder(tiny_model: DualEncoder, tmp_path: Path) -> Path:
+    save_model(tiny_model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    return tmp_path / "photo.jpg"
+
+
+def test_segment_writes_three_files_per_photo(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "more" / "photo.jpg"
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes())
+    classes = "dog, cat=cat|kitten, grass"
+    result = mixreorg("segment", photo, other, "--model", model_folder, "--classes", classes, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    for stem in ("photo", "photo-2"):
+        with Image.open(tmp_path / "out" / f"{stem}_labels.png") as labels:
+            assert labels.mode == "P"
+            assert labels.size == (70, 48)
+            assert np.array(labels).max() < 3
+        assert (tmp_path / "out" / f"{stem}_overlay.png").is_file()
+        content = json.loads((tmp_path / "out" / f"{stem}.json").read_text())
+        assert [item["name"] for item in content["classes"]] == ["dog", "cat", "grass"]
+        assert sum(item["area_share"] for item in content["classes"]) == pytest.approx(1)
+
+
+def test_background_is_the_first_class_when_asked_for(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    arguments = ("segment", photo, "--model", model_folder, "--classes", "dog, cat", "--out", tmp_path / "out")
+    assert mixreorg(*arguments, "--background", "0.99").returncode == 0
+    content = json.loads((tmp_path / "out" / "photo.json").read_text())
+    assert [item["name"] for item in content["classes"]] == ["background", "dog", "cat"]
+    assert content["protocol"]["background_threshold"] == 0.99
+
+
+def test_a_bad_photo_does_not_stop_the_others(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(photo.read_bytes()[:300])
+    missing = tmp_path / "missing.jpg"
+    arguments = ("--model", model_folder, "--classes", "dog, cat", "--out", tmp_path / "out")
+    result = mixreorg("segment", bad, missing, photo, *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "bad.jpg" in result.stderr
+    assert "missing.jpg" in result.stderr
+    assert "2 of 3 photos failed" in result.stderr
+    assert (tmp_path / "out" / "photo.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--classes": ""}, "class list is empty"),
+        ({"--classes": "dog, Dog"}, "listed twice"),
+        ({"--model": "nowhere"}, "no model at nowhere"),
+        ({"--background": "7"}, "must lie between 0 and 1"),
+        ({"--short-side": "0"}, "at least 1"),
+        ({"--classes": "background, dog", "--background": "0.5"}, "leave it out"),
+        ({"--device": "cuda:99"}, "device"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    change: dict[str, str], message: str, model_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    options = {"--model": str(model_folder), "--classes": "dog, cat", "--out": str(tmp_path / "out"), **change}
+    result = mixreorg("segment", photo, *(part for pair in options.items() for part in pair))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_thousand_classes(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"thing {index}" for index in range(1000)))
+    result = mixreorg("segment", photo, "--model", model_folder, "--classes", f"@{names}", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads((tmp_path / "out" / "photo.json").read_text())["classes"]) == 1000
+    with Image.open(tmp_path / "out" / "photo_labels.png") as labels:
+        assert labels.mode == "I;16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--recipe", "scenes_mixreorgg"), "did you mean 'scenes_mixreorg'"),
+        ((), "name a recipe"),
+        (("--recipe", "scenes_mixreorg"), "no training data"),
+        (("--recipe", "scenes_mixreorg", "--data", "none/*.tar"), "none/*.tar"),
+        (("--recipe", "scenes_mixreorg", "--data", "x", "--set", "optim.lrr=1"), "did you mean 'lr'"),
+        (("--config", "none.yaml"), "cannot read none.yaml"),
+    ],
+)
+def test_train_explains_what_is_wrong(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = mixreorg("train", "--out", "run", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_and_version_are_quick_to_load() -> None:
+    code = "import sys, mixreorg.cli.main; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    assert mixreorg("version").stdout.strip() == "0.1.0"
+    assert "segment" in mixreorg("--help").stdout
