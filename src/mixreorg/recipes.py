@@ -58,13 +58,13 @@ def scenes_groupvit() -> TrainConfig:
             transform=ImageTransformConfig(image_size=64, crop_scale=(0.5, 1.0), flip=True, colour_jitter=0.0),
             num_workers=0,
         ),
-        evaluation=EvaluationConfig(every=500, max_images=300),
+        evaluation=EvaluationConfig(every=400, max_images=300),
         protocol=Protocol(name="scenes", short_side=64, window=64, stride=64, whole=True),
         batch_size=64,
-        steps=4000,
+        steps=2800,
         precision="bf16",
         log_every=50,
-        checkpoint_every=500,
+        checkpoint_every=400,
     )
 
 

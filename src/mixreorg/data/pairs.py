@@ -5,7 +5,6 @@ Reading by index makes the order of training, and the place where it stopped, pu
 """
 
 import bisect
-import contextlib
 import io
 import itertools
 import warnings
@@ -16,12 +15,13 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mixreorg.data.captions_file import CAPTIONS_SUFFIXES, index_captions_file
 from mixreorg.data.problems import Problem, Problems, UnusableSampleError
 from mixreorg.data.shards import index_shard
 from mixreorg.errors import MixreorgError
+from mixreorg.models.pixels import to_rgb, upright
 from mixreorg.randomness import numpy_generator
 
 # Pillow hands other formats to external programs or reads them in ways not meant for files from strangers.
@@ -204,22 +204,11 @@ def decode_image(data: bytes, min_side: int = 0) -> Image.Image:
                 if min_side:
                     image.draft(None, (min_side, min_side))
                 image.load()
-                with contextlib.suppress(Exception):  # broken EXIF data says nothing about the pixels
-                    ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image)
+                return to_rgb(upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnusableSampleError("image too large") from error
     except Exception as error:  # damaged data raises whatever the decoder of its format happens to meet
         raise UnusableSampleError("damaged image") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    return image.convert("RGB")
 
 
 def _expand(spec: str) -> list[Path]:

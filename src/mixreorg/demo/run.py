@@ -49,7 +49,7 @@ class DemoSize:
     evaluate_every: int
 
 
-FULL = DemoSize(num_train=60_000, num_val=500, num_test=1_000, steps=4_000, evaluate_every=500)
+FULL = DemoSize(num_train=60_000, num_val=500, num_test=1_000, steps=2_800, evaluate_every=400)
 FAST = DemoSize(num_train=4_000, num_val=60, num_test=100, steps=150, evaluate_every=75)
 
 

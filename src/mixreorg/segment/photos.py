@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
+from mixreorg.models.pixels import to_rgb, upright
 
 MAX_PIXELS = 178_956_970
 """Largest photo read by default: Pillow's own limit, a guard against decompression bombs."""
@@ -81,51 +82,9 @@ def _decode(image: Image.Image, what: str, max_pixels: int) -> Image.Image:
     _check_size(image.width, image.height, what, max_pixels)
     try:
         image.load()
-        return _to_rgb(_upright(image))
+        return to_rgb(upright(image))
     except Exception as error:  # damaged data raises whatever the format's decoder happens to meet
         raise MixreorgError(f"{what} is damaged or truncated ({error}); restore the file") from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data raises errors of many types, and says nothing about the pixels
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
-    if image.mode == "CMYK":
-        return _from_cmyk(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_cmyk(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):  # a broken profile, or one of another colour space
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Scale ``[H, W]`` integers or floats of any range to 8 bits; negative values and NaN become 0."""
-    levels = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0.0)
-    largest = float(levels.max())
-    scales = (65535.0,) if np.issubdtype(values.dtype, np.integer) else (1.0, 255.0, 65535.0)
-    full_scale = next((scale for scale in scales if largest <= scale), largest)
-    return np.rint(levels * (255.0 / full_scale)).astype(np.uint8)
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
