@@ -129,7 +129,11 @@ class _Run:
         self.interrupted = False
 
     def loop(self) -> TrainOutcome:
-        """Train to the last step or to an interrupt, then save."""
+        """Train to the last step or to an interrupt, then save. A finished run is left as it is."""
+        if self.step >= self.config.steps:
+            self.console.print(f"{self.run} is finished: step {self.step} of {self.config.steps}", highlight=False)
+            self.accelerator.end_training()
+            return TrainOutcome(self.step, False, self.metrics)
         sinks = self._sinks()
         self._announce()
         meter = _Meter(self.step, self.config.steps, self.config.batch_size)
