@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parity_kit import KIT_CONFIG
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from mixreorg.interop.key_maps import from_hf
+from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.protocol import groupvit_protocol
 from mixreorg.segment.sliding_window import Box, WindowPlan, merge_windows, plan_windows
@@ -108,49 +112,58 @@ def test_clamped_logit_scale(kit):
 
 
 @pytest.fixture(scope="module")
-def encoded_windows():
-    """The two windows of the wide photo, encoded by transformers' GroupViT with the kit's weights."""
-    transformers = pytest.importorskip("transformers")
-    model = transformers.GroupViTModel.from_pretrained(KIT / "groupvit_hf_small").eval()
-    with np.load(KIT / "seg_inputs.npz") as archive:
-        photo = torch.from_numpy(archive["crop"])
-    plan = plan_windows(groupvit_protocol(), 400, 300)
-    assert (plan.height, plan.width) == tuple(photo.shape[-2:])
-    windows = torch.cat([photo[..., box.top : box.bottom, box.left : box.right] for box in plan.boxes])
+def encoder() -> DualEncoder:
+    """Our model with the kit's weights."""
+    model = DualEncoder(KIT_CONFIG).eval()
+    model.load_state_dict(from_hf(load_file(KIT / "groupvit_hf_small" / "model.safetensors")))
+    return model
+
+
+def _encode(encoder: DualEncoder, windows: Tensor, kit, classes: str, threshold: float | None) -> WindowScores:
+    class_embeddings = kit[CLASSES[classes]]
     with torch.no_grad():
-        # Step by step, because GroupViTVisionTransformer does not pass interpolate_pos_encoding on.
-        vision = model.vision_model
-        tokens = vision.embeddings(windows, interpolate_pos_encoding=True)
-        encoded = vision.encoder(tokens, output_attentions=True, return_dict=True)
-        segment_tokens = vision.layernorm(encoded.last_hidden_state)
-        segments = model.visual_projection(segment_tokens.flatten(0, 1))
-        image = model.visual_projection(segment_tokens.mean(dim=1))
-    return plan, encoded.attentions, segments.unflatten(0, (len(plan.boxes), -1)), image
+        output = encoder.encode_image(windows)
+    return decode_windows(
+        output.encoding.patch_assignment,
+        output.encoding.grid,
+        (windows.shape[-2], windows.shape[-1]),
+        output.segment_embeddings,
+        output.embedding,
+        class_embeddings,
+        torch.arange(len(class_embeddings)),
+        logit_scale=float(encoder.scale.detach()),
+        background_threshold=threshold,
+    )
 
 
 @pytest.mark.parametrize(
     ("classes", "background"), [("text", "bg35"), ("text", "nobg"), ("mix", "bg35"), ("mix", "nobg")]
 )
-def test_sliding_windows(kit, encoded_windows, classes, background):
-    plan, attentions, segments, image = encoded_windows
-    class_embeddings = kit[CLASSES[classes]]
-    windows = decode_windows(
-        attentions[1] @ attentions[0],
-        (28, 28),
-        (448, 448),
-        functional.normalize(segments, dim=-1),
-        functional.normalize(image, dim=-1),
-        class_embeddings,
-        torch.arange(len(class_embeddings)),
-        logit_scale=LOGIT_SCALE,
-        background_threshold=THRESHOLDS[background],
-    )
+def test_sliding_windows_with_our_encoder(kit, encoder, classes, background):
+    with np.load(KIT / "seg_inputs.npz") as archive:
+        photo = torch.from_numpy(archive["crop"])
+    plan = plan_windows(groupvit_protocol(), 400, 300)
+    assert (plan.height, plan.width) == tuple(photo.shape[-2:])
+    crops = torch.cat([photo[..., box.top : box.bottom, box.left : box.right] for box in plan.boxes])
+    windows = _encode(encoder, crops, kit, classes, THRESHOLDS[background])
     expected = kit[f"crop_{classes}_{background}_slide_logits"][0]
     whole = merge_windows(windows, plan, plan.height, plan.width)
     assert _different(whole.label_map, expected.argmax(0)) <= ENCODER_TOLERANCE
     torch.testing.assert_close(whole.class_scores, expected.amax((1, 2)), atol=1e-5, rtol=0)
     labels = kit[f"crop_{classes}_{background}_slide_pred_orig_size"]
     assert _different(merge_windows(windows, plan, *labels.shape).label_map, labels) <= ENCODER_TOLERANCE
+
+
+@pytest.mark.parametrize("photo", ["voc", "coco", "crop"])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_whole_photos_with_our_encoder(kit, encoder, photo, classes):
+    """Also a width that the patch size does not divide: the last columns hold no patch, as in the original."""
+    with np.load(KIT / "seg_inputs.npz") as archive:
+        pixels = torch.from_numpy(archive[photo])
+    scores = _encode(encoder, pixels, kit, classes, THRESHOLDS["bg35"]).expand()
+    expected = kit[f"{photo}_{classes}_bg35_logits"]
+    torch.testing.assert_close(scores.amax((2, 3)), expected.amax((2, 3)), atol=1e-5, rtol=0)
+    assert _different(scores.argmax(1), expected.argmax(1)) <= ENCODER_TOLERANCE
 
 
 def _different(first: Tensor, second: Tensor) -> float:

@@ -7,26 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from parity_kit import KIT_CONFIG
 from safetensors.torch import load_file
 from transformers import GroupViTConfig, GroupViTModel
 
 from mixreorg.interop.key_maps import from_hf, from_original
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import check_state
-from mixreorg.models.image_encoder import ImageEncoderConfig
-from mixreorg.models.text_encoder import TextEncoderConfig
 
 TOLERANCE = 1e-5
-
-KIT = DualEncoderConfig(
-    image=ImageEncoderConfig(
-        image_size=96, width=64, num_heads=2, depths=(2, 1, 1), num_group_tokens=(8, 4), num_segments=(8, 4)
-    ),
-    text=TextEncoderConfig(vocab_size=4096, width=64, depth=2, num_heads=1, end_id=4095),
-    embed_dim=64,
-    projector_hidden=128,
-)
-"""Architecture of ``../shared/parity``."""
 
 
 def reference(config: DualEncoderConfig, seed: int) -> GroupViTModel:
@@ -85,7 +74,7 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor | npt.NDArray[Any]) ->
 
 
 SIZES = {
-    "tiny": KIT,
+    "tiny": KIT_CONFIG,
     "vits": DualEncoderConfig(),
 }
 
@@ -130,8 +119,8 @@ def grouping_maps(model: GroupViTModel, images: torch.Tensor) -> list[torch.Tens
 
 @torch.no_grad()
 def test_equals_transformers_at_another_size() -> None:
-    theirs = reference(KIT, seed=3)
-    ours = native(KIT, from_hf(theirs.state_dict()))
+    theirs = reference(KIT_CONFIG, seed=3)
+    ours = native(KIT_CONFIG, from_hf(theirs.state_dict()))
     images = torch.randn(1, 3, 160, 160)
     vision = theirs.vision_model
     tokens = vision.embeddings(images, interpolate_pos_encoding=True)
@@ -151,7 +140,7 @@ def kit_states(parity: Path) -> dict[str, dict[str, torch.Tensor]]:
 @torch.no_grad()
 def test_equals_the_original_code(shared: Path, source: str) -> None:
     parity = shared / "parity"
-    ours = native(KIT, kit_states(parity)[source])
+    ours = native(KIT_CONFIG, kit_states(parity)[source])
     inputs, expected = np.load(parity / "small_inputs.npz"), np.load(parity / "small_outputs.npz")
     image = ours.encode_image(torch.from_numpy(inputs["images"]))
     text = ours.encode_text(torch.from_numpy(inputs["token_ids"]).long())
