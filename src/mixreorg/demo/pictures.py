@@ -15,7 +15,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.eval.voc_split import VOID, VocSplit
 from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.models.pixels import normalise, to_uint8
-from mixreorg.objectives.losses import scaled_similarity
+from mixreorg.objectives.losses import mixed_probability, scaled_similarity
 from mixreorg.objectives.mixreorg import MixedBranch, MixReorgObjective
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.class_maps import map_segments
@@ -187,9 +187,7 @@ def _predict_sources(model: DualEncoder, mixed: MixedBranch, rows: slice, captio
     token_ids = trim(model.tokenizer.encode(captions), model.config.text.end_id)
     texts = model.encode_text(token_ids.to(model.logit_scale.device))
     similarity = scaled_similarity(mixed.segment_embeddings[rows], texts, model.scale)
-    # [K, N, S] @ [K, S, K] -> [K, N, K]
-    probability = mixed.encoding.patch_assignment[rows].transpose(1, 2) @ similarity.softmax(dim=-1)
-    return probability.argmax(dim=-1).cpu()
+    return mixed_probability(mixed.encoding.patch_assignment[rows], similarity).argmax(dim=-1).cpu()
 
 
 def _to_label_maps(labels: Tensor, grid: tuple[int, int], patch_size: int) -> LabelMap:

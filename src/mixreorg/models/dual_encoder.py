@@ -15,6 +15,9 @@ from mixreorg.models.image_encoder import ImageEncoder, ImageEncoderConfig, Imag
 from mixreorg.models.text_encoder import TextEncoder, TextEncoderConfig
 from mixreorg.text.tokenizer import Tokenizer
 
+Statistics = Literal["batch", "batch_only", "running"]
+"""What a projector's BatchNorm normalises by in training."""
+
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
 LOGIT_SCALE_MAX = 100.0
 
@@ -84,23 +87,30 @@ class Projector(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02 if hidden else width**-0.5)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, features: Tensor, statistics: Literal["batch", "running"] = "batch") -> Tensor:
+    def forward(self, features: Tensor, statistics: Statistics = "batch") -> Tensor:
         """Project.
 
         Args:
             features: ``[..., D]``; all leading dimensions together are the batch of the BatchNorm.
-            statistics: in training, normalise by this batch's statistics and update the running ones, or use the
-                running ones as they are, which is what inference does. Makes no difference in evaluation.
+            statistics: in training, normalise by this batch's statistics and update the running ones (``batch``),
+                or leave those alone (``batch_only``), or use the running ones as they are, which is what inference
+                does (``running``). Makes no difference in evaluation.
         """
         if self.hidden is None or self.norm is None:
             projected: Tensor = self.out(features)
             return projected
         x = self.hidden(features).flatten(0, -2)
-        if statistics == "running":
-            norm = self.norm
-            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        norm = self.norm
+        if statistics == "batch" or not self.training:
+            x = norm(x)
+        elif statistics == "batch_only":
+            x = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
         else:
-            x = self.norm(x)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            # Copies: backward needs the values used here, and another call may update the buffers in place first.
+            mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+            x = F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
         projected = self.out(F.relu(x))
         return projected.view(*features.shape[:-1], -1)
 

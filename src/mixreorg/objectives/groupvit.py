@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixreorg.config import StrictConfig
 from mixreorg.distributed import gather, local_rows
-from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.dual_encoder import DualEncoder, Statistics
 from mixreorg.models.image_encoder import ImageEncoding
 from mixreorg.objectives.losses import contrastive_loss
 from mixreorg.objectives.terms import LossTerms
@@ -65,9 +65,19 @@ def embed_texts(model: DualEncoder, token_ids: Tensor) -> TextSide:
     return TextSide(embeddings, local_rows(len(features)))
 
 
-def image_text_loss(model: DualEncoder, encoding: ImageEncoding, text: TextSide) -> Tensor:
-    """InfoNCE of pooled images (original or restored) and captions over the global batch."""
-    images = F.normalize(model.image_projector(gather(encoding.pooled)), dim=-1)
+def image_text_loss(
+    model: DualEncoder, encoding: ImageEncoding, text: TextSide, statistics: Statistics = "batch"
+) -> Tensor:
+    """InfoNCE of pooled images (original or restored) and captions over the global batch.
+
+    Args:
+        model: owner of the image projector and the logit scale.
+        encoding: this process's images.
+        text: captions of all processes.
+        statistics: ``batch_only`` for restored images: inference sees original ones, so these alone make the
+            running statistics of the projector's BatchNorm.
+    """
+    images = F.normalize(model.image_projector(gather(encoding.pooled), statistics), dim=-1)
     return contrastive_loss(images, text.embeddings, model.scale, text.rows)
 
 

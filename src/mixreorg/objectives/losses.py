@@ -8,8 +8,11 @@ from torch import Tensor
 
 MixedLossForm = Literal["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"]
 
-# Keeps log(p) finite where a patch gives its own text no probability at all.
-_TINY = 1e-6
+MISSING = -1e4
+"""Similarity of a candidate that does not exist. Finite, because a share of exactly 0 times -inf would be NaN."""
+
+# Below this share a patch gives a segment nothing; its log would be without a gradient or infinite.
+_TINY = 1e-30
 
 
 def scaled_similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
@@ -58,24 +61,39 @@ def mixed_loss(
     Returns:
         Scalar mean over patches (dice: over the masks that exist).
     """
-    if form == "mixed_probability":
-        probability = _target_probability(assignment, similarity.softmax(dim=-1), targets)
-        return -probability.clamp(min=_TINY).log().mean()
-    if form == "dice":
-        return _dice(assignment, similarity.softmax(dim=-1), targets)
-    # [M, N, S] @ [M, S, T] -> [M, N, T]
-    logits = assignment.transpose(1, 2) @ similarity
-    if form == "cross_entropy":
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    truth = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, truth)
+    with torch.autocast(assignment.device.type, enabled=False):
+        assignment, similarity = assignment.float(), similarity.float()
+        if form == "mixed_probability":
+            return -_target_log_probability(assignment, similarity.log_softmax(dim=-1), targets).mean()
+        if form == "dice":
+            return _dice(assignment, similarity.softmax(dim=-1), targets)
+        # [M, N, S] @ [M, S, T] -> [M, N, T]
+        logits = assignment.transpose(1, 2) @ similarity
+        if form == "cross_entropy":
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        truth = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
+        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        # Candidates that a smaller last group lacks are masked out of the similarities and must not dilute the mean.
+        exists = (similarity[:, :1] > MISSING / 2).expand_as(losses)
+        return losses[exists].mean()
 
 
-def _target_probability(assignment: Tensor, probability: Tensor, targets: Tensor) -> Tensor:
-    """``[M, N]``: each patch's mixed probability of its own text, without the ``[M, N, T]`` tensor."""
-    # [M, S, T] -> [M, S, N]: every segment's probability of patch n's text
-    wanted = probability.gather(2, targets[:, None, :].expand(-1, probability.shape[1], -1))
-    return (assignment * wanted).sum(dim=1)
+def _target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:
+    """``[M, N]``: log of each patch's mixed probability of its own text, without the ``[M, N, T]`` tensor.
+
+    In log space, so that the most wrong patches, whose probability underflows, still have a gradient.
+    """
+    # [M, S, T] -> [M, S, N]: every segment's log probability of patch n's text
+    wanted = log_probability.gather(2, targets[:, None, :].expand(-1, log_probability.shape[1], -1))
+    empty = assignment < _TINY
+    log_share = assignment.masked_fill(empty, 1.0).log().masked_fill(empty, MISSING)
+    return torch.logsumexp(log_share + wanted, dim=1)
+
+
+def mixed_probability(assignment: Tensor, similarity: Tensor) -> Tensor:
+    """``[M, N, T]``: each patch's probability of each candidate; arguments as in :func:`mixed_loss`."""
+    with torch.autocast(assignment.device.type, enabled=False):
+        return assignment.float().transpose(1, 2) @ similarity.float().softmax(dim=-1)
 
 
 def _dice(assignment: Tensor, probability: Tensor, targets: Tensor) -> Tensor:
@@ -94,5 +112,5 @@ def mixed_mask_accuracy(assignment: Tensor, similarity: Tensor, targets: Tensor)
 
     Args as in :func:`mixed_loss`, with the group's K texts as candidates; chance is 1 / K.
     """
-    probability = assignment.transpose(1, 2) @ similarity.softmax(dim=-1)
+    probability = mixed_probability(assignment, similarity)
     return (probability.argmax(dim=-1) == targets).float().mean()

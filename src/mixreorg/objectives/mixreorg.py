@@ -12,7 +12,7 @@ from mixreorg.config import StrictConfig
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
 from mixreorg.objectives.groupvit import TextSide, diagnose, embed_texts, image_text_loss
-from mixreorg.objectives.losses import MixedLossForm, mixed_loss, mixed_mask_accuracy, scaled_similarity
+from mixreorg.objectives.losses import MISSING, MixedLossForm, mixed_loss, mixed_mask_accuracy, scaled_similarity
 from mixreorg.objectives.mixing import Combine, ProgressiveMixing
 from mixreorg.objectives.source_index import SourceIndex, draw_source_index
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
@@ -97,7 +97,7 @@ class MixReorgObjective(nn.Module):
             terms["mixed"] = loss.detach()
             diagnostics["mixed_mask_accuracy"] = accuracy
         if restored is not None:
-            loss = image_text_loss(self.model, restored, text)
+            loss = image_text_loss(self.model, restored, text, "batch_only")
             total = total + restored_weight * loss
             terms["restored"] = loss.detach()
         return LossTerms(total, terms, diagnostics)
@@ -190,5 +190,4 @@ def _group_similarity(similarity: Tensor, source: SourceIndex, first_row: int) -
     index = (candidates + first_row)[:, None, :].expand(-1, similarity.shape[1], -1)
     repeated = torch.zeros_like(candidates, dtype=torch.bool)
     repeated[:, 1:] = candidates[:, 1:] == candidates[:, :-1]
-    # Finite, because a share of exactly 0 times -inf would be NaN.
-    return similarity.gather(2, index).masked_fill(repeated[:, None, :], -1e4)
+    return similarity.gather(2, index).masked_fill(repeated[:, None, :], MISSING)

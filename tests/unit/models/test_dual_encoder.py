@@ -48,3 +48,29 @@ def test_running_statistics_leave_the_buffers_alone() -> None:
     torch.testing.assert_close(out, projector.eval()(features))
     projector.train()(features)
     assert not torch.equal(projector.norm.running_mean, before)  # type: ignore[union-attr]
+
+
+def test_a_later_update_of_the_statistics_does_not_reach_an_earlier_gradient() -> None:
+    torch.manual_seed(0)
+    projector = Projector(4, 8, 3).train()
+    features, others = torch.randn(6, 4), 5 * torch.randn(6, 4) + 3
+
+    def gradient(*, update_first: bool) -> torch.Tensor:
+        projector.zero_grad()
+        loss = projector(features, "running").square().sum()
+        if update_first:
+            projector(others)
+        loss.backward()
+        assert projector.hidden is not None
+        return projector.hidden.weight.grad.clone()  # type: ignore[union-attr]
+
+    assert torch.equal(gradient(update_first=False), gradient(update_first=True))
+
+
+def test_batch_only_normalises_like_batch_and_leaves_the_buffers_alone() -> None:
+    torch.manual_seed(0)
+    projector, features = Projector(4, 8, 3).train(), torch.randn(6, 4)
+    before = projector.norm.running_var.clone()  # type: ignore[union-attr]
+    out = projector(features, "batch_only")
+    assert torch.equal(projector.norm.running_var, before)  # type: ignore[union-attr]
+    torch.testing.assert_close(out, projector(features))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mixreorg.objectives.losses import contrastive_loss, mixed_loss, mixed_mask_accuracy
+from mixreorg.objectives.losses import MISSING, contrastive_loss, mixed_loss, mixed_mask_accuracy
 from mixreorg.objectives.terms import WeightSchedule
 
 
@@ -64,10 +64,30 @@ def test_a_right_mask_costs_little_and_a_wrong_one_much(form: str) -> None:
     assert mixed_mask_accuracy(assignment, similarity, (segments + 1) % 3) == 0
 
 
-def test_a_patch_without_any_probability_gives_a_finite_loss() -> None:
-    assignment = torch.eye(2)[None]
-    similarity = torch.tensor([[[200.0, -200.0], [-200.0, 200.0]]])
-    assert mixed_loss(assignment, similarity, torch.tensor([[1, 0]]), "mixed_probability").isfinite()
+def test_the_most_wrong_patch_has_a_finite_loss_and_a_gradient() -> None:
+    assignment = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    similarity = torch.tensor([[[100.0, -100.0], [-100.0, 100.0]]], requires_grad=True)
+    loss = mixed_loss(assignment, similarity, torch.tensor([[1, 0]]), "mixed_probability")
+    loss.backward()
+    assert loss.isfinite()
+    assert similarity.grad is not None
+    assert similarity.grad.abs().max() > 0.1
+
+
+def test_binary_cross_entropy_leaves_out_candidates_that_do_not_exist() -> None:
+    assignment, similarity, _ = inputs()
+    targets = torch.randint(0, 3, (3, 10))
+    padded = torch.cat([similarity[..., :3], torch.full((3, 4, 2), MISSING)], dim=-1)
+    expected = mixed_loss(assignment, similarity[..., :3], targets, "binary_cross_entropy")
+    torch.testing.assert_close(mixed_loss(assignment, padded, targets, "binary_cross_entropy"), expected)
+
+
+@pytest.mark.parametrize("form", ["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"])
+def test_losses_stay_in_float32_under_autocast(form: str) -> None:
+    assignment, similarity, targets = inputs()
+    plain = mixed_loss(assignment, similarity, targets, form)  # type: ignore[arg-type]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(mixed_loss(assignment, similarity, targets, form), plain)  # type: ignore[arg-type]
 
 
 def test_weight_schedule() -> None:

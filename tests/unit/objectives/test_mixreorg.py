@@ -133,9 +133,12 @@ def test_a_batch_that_the_group_size_does_not_divide(tiny_model: DualEncoder, ca
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
-def test_missing_candidates_of_a_smaller_group_do_not_matter(tiny_model: DualEncoder) -> None:
+@pytest.mark.parametrize("form", ["cross_entropy", "mixed_probability"])
+def test_missing_candidates_of_a_smaller_group_do_not_matter(tiny_model: DualEncoder, form: str) -> None:
     """The last two of six images form a group of two: their loss is that of a batch of just these two."""
-    config = MixReorgConfig(candidates="group", group_size=4, combine="none", num_contextual_blocks=0)
+    config = MixReorgConfig.from_dict(
+        {"candidates": "group", "group_size": 4, "combine": "none", "num_contextual_blocks": 0, "mixed_form": form}
+    )
     objective = MixReorgObjective(tiny_model, config).eval()
     from mixreorg.objectives.groupvit import embed_texts
 
