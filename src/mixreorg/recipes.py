@@ -16,8 +16,12 @@ from mixreorg.train.config import DataConfig, EvaluationConfig, OptimConfig, Tra
 
 
 def groupvit_vits() -> TrainConfig:
-    """GroupViT ViT-S/16 as published: 224 px, batch 4096, 30 epochs of 12 M pairs."""
-    return TrainConfig(recipe="groupvit_vits", objective=GroupViTConfig())
+    """GroupViT ViT-S/16 as published, but for RandAugment: 224 px, batch 4096, 30 epochs of 12 M pairs."""
+    return TrainConfig(
+        recipe="groupvit_vits",
+        objective=GroupViTConfig(),
+        data=DataConfig(transform=ImageTransformConfig(erase_probability=0.25)),
+    )
 
 
 def mixreorg_vits() -> TrainConfig:
@@ -61,7 +65,7 @@ def scenes_groupvit() -> TrainConfig:
         evaluation=EvaluationConfig(every=400, max_images=300),
         protocol=Protocol(name="scenes", short_side=64, window=64, stride=64, whole=True),
         batch_size=64,
-        steps=2800,
+        steps=3200,
         precision="bf16",
         log_every=50,
         checkpoint_every=400,

@@ -74,7 +74,7 @@ def train_config(world: Path, tiny_config: DualEncoderConfig) -> TrainConfig:
             transform=ImageTransformConfig(image_size=32, crop_scale=(0.6, 1.0)),
             num_workers=0,
         ),
-        evaluation=EvaluationConfig(root=str(world / "voc"), every=6),
+        evaluation=EvaluationConfig(root=str(world / "voc"), every=4),
         protocol=Protocol(name="test", short_side=32, window=32, stride=32, whole=True),
         batch_size=8,
         steps=12,

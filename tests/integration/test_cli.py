@@ -1,6 +1,7 @@
 """The command line as a user meets it: results, messages and exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_a_bad_photo_does_not_stop_the_others(model_folder: Path, photo: Path, t
         ({"--short-side": "0"}, "at least 1"),
         ({"--classes": "background, dog", "--background": "0.5"}, "leave it out"),
         ({"--device": "cuda:99"}, "device"),
+        ({"--short-side": "4"}, "thinner than one patch"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(
@@ -92,6 +94,20 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_odd_names_and_shapes_do_not_stop_the_others(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    odd.write_bytes(photo.read_bytes())
+    thin = tmp_path / "thin.png"
+    Image.new("RGB", (3000, 5)).save(thin)
+    result = mixreorg(
+        "segment", odd, thin, photo, "--model", model_folder, "--classes", "dog, cat", "--out", tmp_path / "out"
+    )
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "thin" in result.stderr
+    assert len(list((tmp_path / "out").glob("*.json"))) == 2
 
 
 def test_a_thousand_classes(model_folder: Path, photo: Path, tmp_path: Path) -> None:
@@ -113,6 +129,7 @@ def test_a_thousand_classes(model_folder: Path, photo: Path, tmp_path: Path) -> 
         (("--recipe", "scenes_mixreorg", "--data", "none/*.tar"), "none/*.tar"),
         (("--recipe", "scenes_mixreorg", "--data", "x", "--set", "optim.lrr=1"), "did you mean 'lr'"),
         (("--config", "none.yaml"), "cannot read none.yaml"),
+        (("--recipe", "scenes_mixreorg", "--data", "x", "--set", "batch_size=1"), "greater than 1"),
     ],
 )
 def test_train_explains_what_is_wrong(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

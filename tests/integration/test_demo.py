@@ -36,6 +36,14 @@ def test_fast_demo_from_nothing_and_once_more(tmp_path: Path) -> None:
     assert {**repeated, "seconds": 0} == {**report, "seconds": 0}
 
 
+def test_processes_that_do_not_divide_the_batch_are_refused_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mixreorg", "demo", "--processes", "3", "--out", str(tmp_path / "demo")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "must divide" in result.stderr
+    assert not (tmp_path / "demo").exists()
+
+
 def test_another_folder_is_asked_for_when_this_one_holds_other_scenes(tmp_path: Path) -> None:
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes" / "scenes.json").write_text('{"config": {}, "num_scenes": {"train": 1}}')

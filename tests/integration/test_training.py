@@ -17,8 +17,9 @@ from mixreorg.models.folder import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.trainer import TrainOutcome, train
+from mixreorg.train.trainer import TrainOutcome, _check_shares, train
 
 
 def run(config: TrainConfig, folder: Path, *, resume: bool = False) -> tuple[TrainOutcome, str]:
@@ -111,7 +112,8 @@ def test_two_processes_equal_one(train_config: TrainConfig, tmp_path: Path) -> N
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mixreorg"]
     command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "two"), "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert result.returncode == 0, result.stderr[-4000:]
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert one.keys() == two.keys()
     assert all(abs(one[step] - two[step]) <= 1e-5 * abs(one[step]) for step in one)
@@ -169,14 +171,59 @@ def test_a_missing_shard_is_an_error(train_config: TrainConfig, tmp_path: Path, 
         run(train_config.updated(data=data), tmp_path / "run")
 
 
-def test_a_batch_that_processes_cannot_share_and_wrong_devices(train_config: TrainConfig, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there(train_config: TrainConfig, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(MixreorgError, match="no usable CUDA device"):
         train(train_config, tmp_path / "run", device="cuda", console=Console(file=io.StringIO()))
 
 
+@pytest.mark.parametrize(("batch_size", "message"), [(9, "does not divide among 2"), (12, "gets 6 images")])
+def test_batches_that_processes_cannot_share(
+    train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, batch_size: int, message: str
+) -> None:
+    monkeypatch.setattr("mixreorg.train.trainer.world_size", lambda: 2)
+    with pytest.raises(MixreorgError, match=message):
+        _check_shares(train_config.updated(batch_size=batch_size))
+
+
+def test_a_protocol_with_background_and_bfloat16_train_too(train_config: TrainConfig, tmp_path: Path) -> None:
+    protocol = train_config.protocol.updated(background_threshold=0.5)
+    outcome, _ = run(train_config.updated(protocol=protocol, precision="bf16", steps=4), tmp_path / "run")
+    assert outcome.metrics["step"] == 4
+    assert Segmenter(load_model(tmp_path / "run")).protocol.background_threshold == 0.5
+
+
+def test_an_evaluation_without_result_is_no_best_checkpoint(train_config: TrainConfig, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, train_config)
+    for step, score in enumerate([float("nan"), 3.0, float("nan")], start=1):
+        store._point_to(f"step-{step:08d}", Progress(step, {"foreground_miou": score}))
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert state == {
+        "latest": "step-00000003",
+        "best": {"checkpoint": "step-00000002", "step": 2, "foreground_miou": 3.0},
+    }
+
+
+def test_a_run_can_be_made_longer(train_config: TrainConfig, tmp_path: Path) -> None:
+    run(train_config.updated(steps=4), tmp_path / "run")
+    outcome, _ = run(train_config.updated(steps=8), tmp_path / "run", resume=True)
+    assert outcome.step == 8
+    assert json.loads((tmp_path / "run" / "train_config.json").read_text())["steps"] == 8
+    again, console = run(train_config.updated(steps=8), tmp_path / "run", resume=True)
+    assert again.step == 8
+    assert "is finished" in console
+
+
+def test_nothing_that_is_not_a_number_is_saved(train_config: TrainConfig, tmp_path: Path) -> None:
+    optim = train_config.optim.updated(lr=1e30, warmup_steps=0, clip_norm=1e30)
+    config = train_config.updated(optim=optim, log_every=100, checkpoint_every=4)
+    with pytest.raises(MixreorgError, match="not a finite number"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(train_config: TrainConfig, tmp_path: Path) -> None:
     optim = train_config.optim.updated(lr=1e30, warmup_steps=0, clip_norm=1e30)
-    with pytest.raises(MixreorgError, match=r"the loss is nan at step .*optim\.lr"):
+    with pytest.raises(MixreorgError, match=r"not a finite number at step .*optim\.lr"):
         run(train_config.updated(optim=optim), tmp_path / "run")

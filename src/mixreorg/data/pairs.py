@@ -215,7 +215,10 @@ def _expand(spec: str) -> list[Path]:
     """The shards and captions files that a spec names, all of which exist."""
     if "://" in spec or spec.startswith("pipe:"):
         raise MixreorgError(f"{spec}: only local paths can be read; download the shards first")
-    path = Path(spec).expanduser()
+    try:
+        path = Path(spec).expanduser()
+    except RuntimeError as error:
+        raise MixreorgError(f"{spec}: {error}; write the whole path") from error
     if path.is_dir():
         return _expand_folder(path)
     files = [path] if path.exists() else _expand_pattern(str(path))
@@ -229,7 +232,8 @@ def _expand(spec: str) -> list[Path]:
 
 def _expand_folder(folder: Path) -> list[Path]:
     captions = [file for suffix in CAPTIONS_SUFFIXES if (file := folder / f"captions{suffix}").is_file()]
-    shards = _glob(str(folder / "*.tar"))
+    # By name, not by a pattern: the folder's own name may hold pattern characters.
+    shards = sorted(file for file in folder.iterdir() if file.suffix == ".tar" and not file.name.startswith("."))
     if len(captions) > 1 or (captions and shards):
         raise MixreorgError(
             f"{folder} holds more than one source of captions; name the one to read: "
@@ -259,7 +263,10 @@ def _expand_pattern(pattern: str) -> list[Path]:
 def _glob(pattern: str) -> list[Path]:
     """Files that match, sorted; without names that begin with a dot, which belong to systems and writers."""
     path = Path(pattern)
-    matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    try:
+        matches = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except ValueError as error:
+        raise MixreorgError(f"{pattern} is no pattern of files ({error}); write ** only as a whole folder") from error
     return sorted(match for match in matches if not match.name.startswith("."))
 
 

@@ -24,7 +24,7 @@ Box = tuple[int, int, int, int]
 
 
 class ImageTransformConfig(StrictConfig):
-    """Augmentation of training pictures. The defaults are the published recipe without RandAugment."""
+    """Augmentation of training pictures. The defaults are the published recipe without RandAugment and erasing."""
 
     image_size: int = Field(224, gt=0)
     """Side of the square that the model sees, in pixels."""

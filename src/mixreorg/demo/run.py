@@ -49,7 +49,7 @@ class DemoSize:
     evaluate_every: int
 
 
-FULL = DemoSize(num_train=60_000, num_val=500, num_test=1_000, steps=2_800, evaluate_every=400)
+FULL = DemoSize(num_train=80_000, num_val=500, num_test=1_000, steps=3_200, evaluate_every=400)
 FAST = DemoSize(num_train=4_000, num_val=60, num_test=100, steps=150, evaluate_every=75)
 
 
@@ -73,14 +73,17 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
     """
     start = time.perf_counter()
     console = console or Console(stderr=True)
-    size = FAST if fast else FULL
+    out, size = out.resolve(), FAST if fast else FULL
+    processes = _default_processes() if processes is None else processes
+    if processes < 1 or scenes_mixreorg().batch_size % processes:
+        raise MixreorgError(f"--processes {processes}: {scenes_mixreorg().batch_size} pairs a step must divide by it")
     scenes = _make_scenes(out / "scenes", size, console)
     _make_tokenizer(out / "tokenizer.json", scenes, console)
     config = _train_config(out, scenes, size)
-    _train(config, out, processes or _default_processes(), console)
+    _train(config, out, processes, console)
     console.print("evaluating on test scenes")
     report, gallery = _evaluate(config, out, scenes)
-    seconds = time.perf_counter() - start
+    seconds = _add_seconds(out / "seconds.json", time.perf_counter() - start)
     page = _write(out, report, gallery, seconds)
     console.print(
         f"{seconds:.0f} s: foreground mIoU {report['foreground_miou']:.1f} "
@@ -90,13 +93,20 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
     return page
 
 
+def _add_seconds(path: Path, seconds: float) -> float:
+    """Seconds of all calls that led to this page: an interrupted demonstration was not quick."""
+    total = seconds + (float(read_json(path)["seconds"]) if path.is_file() else 0.0)
+    write_json(path, {"seconds": total})
+    return total
+
+
 def _make_scenes(folder: Path, size: DemoSize, console: Console) -> Path:
     config: ScenesConfig = easy()
     description = folder / "scenes.json"
     if description.is_file():
         made = read_json(description)
-        same = made["config"] == config.to_dict() and made["num_scenes"]["train"] == size.num_train
-        if not same:
+        counts = made.get("num_scenes") or {}
+        if made.get("config") != config.to_dict() or counts.get("train") != size.num_train:
             raise MixreorgError(f"{folder} holds other scenes; choose another --out or remove the folder")
         console.print(f"using the scenes in {folder}", highlight=False)
         return folder
@@ -110,14 +120,14 @@ def _make_tokenizer(path: Path, scenes: Path, console: Console) -> None:
     if path.is_file():
         return
     console.print("learning a small vocabulary from the captions")
-    captions = open_pairs(str(scenes / "train" / "*.tar")).captions()
+    captions = open_pairs(scenes / "train").captions()
     Tokenizer.train(captions, vocab_size=VOCAB_SIZE, context_length=CONTEXT_LENGTH).save(path)
 
 
 def _train_config(out: Path, scenes: Path, size: DemoSize) -> TrainConfig:
     base = scenes_mixreorg()
     return base.updated(
-        data=base.data.updated(train=(str(scenes / "train" / "*.tar"),), tokenizer=str(out / "tokenizer.json")),
+        data=base.data.updated(train=(str(scenes / "train"),), tokenizer=str(out / "tokenizer.json")),
         evaluation=base.evaluation.updated(root=str(scenes / "VOC"), every=size.evaluate_every),
         steps=size.steps,
         checkpoint_every=size.evaluate_every,
@@ -147,10 +157,14 @@ def _train(config: TrainConfig, out: Path, processes: int, console: Console) -> 
         command += ["--config", str(out / "train_config.json")]
     console.print(f"training {config.steps} steps in {processes} processes", highlight=False)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        code = subprocess.run(command, env=environment).returncode
-    except KeyboardInterrupt:
-        code = 130
+    process = subprocess.Popen(command, env=environment)
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            # The training processes got it too and are writing their checkpoint.
+            continue
     if code != 0:
         raise MixreorgError(f"training stopped with exit code {code}; run the demo again to continue from {run}")
 

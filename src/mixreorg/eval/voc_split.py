@@ -95,3 +95,5 @@ def _read_lines(path: Path) -> list[str]:
         raise MixreorgError(
             f"cannot read {path}: {error.strerror or error}; expected a folder in VOC layout"
         ) from error
+    except UnicodeDecodeError as error:
+        raise MixreorgError(f"{path} is not UTF-8 text; save it as UTF-8") from error

@@ -28,11 +28,37 @@ def save_model(model: DualEncoder, folder: Path, protocol: dict[str, Any] | None
     if model.tokenizer is None:
         raise ValueError("a model is saved with its tokenizer, and this one has none")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    write_atomically(folder / _WEIGHTS, lambda path: save_tensors(state, path))
     model.tokenizer.save(folder / _TOKENIZER)
     content = {"format": FORMAT, "model": model.config.to_dict(), "protocol": protocol}
     # The configuration comes last: a folder that has one is complete.
     write_json(folder / _CONFIG, content)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: also where the library reports a full disk as an error of its own.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        MixreorgError: missing, damaged, or another format.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise MixreorgError(f"{path} is missing; the folder is not complete") from error
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise MixreorgError(f"{path} is damaged or not a safetensors file ({error}); restore it") from error
 
 
 def load_model(source: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
@@ -51,7 +77,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> DualEn
     """
     folder = resolve_model_folder(Path(source))
     content = read_json(folder / _CONFIG)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
         raise MixreorgError(f"{folder / _CONFIG} is not the configuration of a mixreorg model ({FORMAT})")
     config = DualEncoderConfig.from_dict(content["model"], source=str(folder / _CONFIG))
     tokenizer = Tokenizer.from_file(folder / _TOKENIZER)
@@ -80,12 +106,7 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
     Raises:
         MixreorgError: unreadable file, or tensors that are missing, unexpected or mis-shaped (the first are named).
     """
-    try:
-        state = load_file(path)
-    except FileNotFoundError as error:
-        raise MixreorgError(f"{path} is missing; the folder is not a complete model") from error
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise MixreorgError(f"{path} is damaged or not a safetensors file ({error}); restore it") from error
+    state = read_tensors(path)
     check_state(state, module.state_dict(), str(path))
     module.load_state_dict(state)
 
@@ -113,7 +134,8 @@ def resolve_model_folder(path: Path) -> Path:
     if (path / _CONFIG).is_file():
         return path
     if (path / "state.json").is_file():
-        state: dict[str, Any] = read_json(path / "state.json")
+        state: Any = read_json(path / "state.json")
+        state = state if isinstance(state, dict) else {}
         best = state.get("best") or {}
         name: str | None = best.get("checkpoint") or state.get("latest")
         if name and (path / "checkpoints" / name).is_dir():

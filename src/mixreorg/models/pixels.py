@@ -70,10 +70,3 @@ def normalise(pixels: Tensor) -> Tensor:
     mean = torch.tensor(IMAGE_MEAN, device=pixels.device).view(3, 1, 1) * 255
     std = torch.tensor(IMAGE_STD, device=pixels.device).view(3, 1, 1) * 255
     return (pixels.float() - mean) / std
-
-
-def denormalise(images: Tensor) -> Tensor:
-    """Undo :func:`normalise`: ``[..., 3, H, W]`` float32 to uint8, for pictures of what the model saw."""
-    mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
-    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

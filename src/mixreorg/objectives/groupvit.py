@@ -16,7 +16,11 @@ from mixreorg.objectives.terms import LossTerms
 
 
 class GroupViTConfig(StrictConfig):
-    """GroupViT's objective: the image-caption contrastive loss alone."""
+    """GroupViT's objective: the image-caption contrastive loss.
+
+    The optional multi-label loss on the caption's nouns is not part of it; its authors report it as unstable at
+    smaller batches.
+    """
 
     kind: Literal["groupvit"] = "groupvit"
 

@@ -75,6 +75,12 @@ class Segmenter:
             The windows of ``plan_windows(protocol, width, height)``, photo after photo.
         """
         plan = plan_windows(self.protocol, images[0].width, images[0].height)
+        patch, box = self.model.config.image.patch_size, plan.boxes[0]
+        if min(box.bottom - box.top, box.right - box.left) < patch:
+            raise MixreorgError(
+                f"a photo of {images[0].width} x {images[0].height} pixels becomes {plan.width} x {plan.height}, "
+                f"thinner than one patch of {patch}; crop it, or raise short_side"
+            )
         pixels = torch.stack([self.prepare(image, plan) for image in images])
         windows = [pixels[:, :, box.top : box.bottom, box.left : box.right] for box in plan.boxes]
         crops = torch.stack(windows, dim=1).flatten(0, 1)

@@ -12,6 +12,7 @@ Layout of a run folder::
                                    train_config.json
 """
 
+import math
 import platform
 import shutil
 from dataclasses import dataclass
@@ -19,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import mixreorg
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_weights, save_model
+from mixreorg.models.folder import load_weights, read_tensors, save_model, save_tensors
 from mixreorg.train.config import TrainConfig
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -60,15 +60,16 @@ class CheckpointStore:
             save_model(model, temporary, self.config.protocol.to_dict())
             own = _own_parameters(objective)
             if own:
-                save_file(own, temporary / "objective.safetensors")
-            save_file(_optimizer_tensors(objective, optimizer), temporary / "optimizer.safetensors")
+                save_tensors(own, temporary / "objective.safetensors")
+            save_tensors(_optimizer_tensors(objective, optimizer), temporary / "optimizer.safetensors")
             write_json(temporary / "train_config.json", self.config.to_dict())
             write_json(temporary / "trainer.json", _trainer_state(self.config, progress))
             shutil.rmtree(target, ignore_errors=True)
             temporary.replace(target)
         except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             raise MixreorgError(f"cannot write checkpoint {target}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         self._point_to(name, progress)
         return target
 
@@ -91,11 +92,11 @@ class CheckpointStore:
         load_weights(model, checkpoint / "model.safetensors")
         own = _own_parameters(objective)
         if own:
-            state = _read_tensors(checkpoint / "objective.safetensors")
+            state = read_tensors(checkpoint / "objective.safetensors")
             if state.keys() != own.keys():
                 raise MixreorgError(f"{checkpoint} belongs to a run with another objective; start a new run folder")
             objective.load_state_dict(state, strict=False)
-        _restore_optimizer(objective, optimizer, _read_tensors(checkpoint / "optimizer.safetensors"))
+        _restore_optimizer(objective, optimizer, read_tensors(checkpoint / "optimizer.safetensors"))
         return int(read_json(checkpoint / "trainer.json")["step"])
 
     def _state(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class CheckpointStore:
         state = self._state()
         best = state.get("best")
         score = progress.metrics.get("foreground_miou")
-        if score is not None and (best is None or score >= best["foreground_miou"]):
+        if score is not None and math.isfinite(score) and (best is None or score >= best["foreground_miou"]):
             best = {"checkpoint": name, "step": progress.step, "foreground_miou": score}
         write_json(self.run / "state.json", {"latest": name, "best": best})
         kept = sorted(path.name for path in self.folder.glob("step-*"))[-self.config.keep_checkpoints :]
@@ -140,13 +141,6 @@ def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, t
             "step": tensors[f"{name}.step"].reshape(()).to(parameter.device),
             **{moment: tensors[f"{name}.{moment}"].to(parameter.device) for moment in _MOMENTS},
         }
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except Exception as error:
-        raise MixreorgError(f"{path} is missing or damaged ({error}); resume from another checkpoint") from error
 
 
 def _trainer_state(config: TrainConfig, progress: Progress) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class DataConfig(StrictConfig):
     train: tuple[str, ...] = ()
     """Shard patterns (braces, globs), folders or caption files; ``--data`` on the command line."""
     tokenizer: str = "clip"
-    """``clip``, or a tokenizer file made by ``mixreorg data tokenizer``."""
+    """``clip``, or a tokenizer file made by ``mixreorg data tokenizer``. It decides the text encoder's
+    ``vocab_size``, ``context_length`` and ``end_id``, whatever these say."""
     transform: ImageTransformConfig = ImageTransformConfig()
     num_workers: int = Field(4, ge=0)
     """Reading processes per training process; 0 reads in the training process itself."""
@@ -68,10 +69,10 @@ class TrainConfig(StrictConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     protocol: Protocol = groupvit_protocol()
     """How the trained model is evaluated, and the default of everybody who loads it."""
-    batch_size: int = Field(4096, gt=0)
+    batch_size: int = Field(4096, gt=1)
     """Images per step over all processes."""
     steps: int = Field(87900, gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["fp32", "bf16"] = "bf16"
     """Autocast of the forward pass; weights, losses and assignments stay in float32."""
     log_every: int = Field(50, gt=0)
@@ -91,4 +92,15 @@ class TrainConfig(StrictConfig):
                     f"objective.num_contextual_blocks {self.objective.num_contextual_blocks} "
                     f"exceeds the {depth} blocks of stage 1"
                 )
+            has_context = self.objective.num_contextual_blocks > self.model.image.num_local_blocks
+            if self.objective.mixed_group_tokens == "mean" and not has_context:
+                raise ValueError(
+                    "objective.mixed_group_tokens 'mean' needs contextual blocks that hold group tokens: "
+                    "num_contextual_blocks above model.image.num_local_blocks"
+                )
+        if self.evaluation.root is not None and self.evaluation.every % self.checkpoint_every:
+            raise ValueError(
+                f"evaluation.every {self.evaluation.every} must be a multiple of checkpoint_every "
+                f"{self.checkpoint_every}, so that the best evaluated step is also saved"
+            )
         return self

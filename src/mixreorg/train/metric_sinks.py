@@ -1,10 +1,13 @@
 """Where training metrics go: a JSONL file, TensorBoard, and one line on the console."""
 
 import json
+import math
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+
+from mixreorg.files import write_text
 
 
 class MetricSink(Protocol):
@@ -18,17 +21,20 @@ class MetricSink(Protocol):
 
 
 class JsonlSink:
-    """One JSON object per line in ``log.jsonl``; lines after the step of a resumed run are dropped first."""
+    """One JSON object per line in ``log.jsonl``, null for what is not a number.
+
+    Lines after the step that a run is resumed from are dropped first.
+    """
 
     def __init__(self, path: Path, first_step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(f"{line}\n" for line in kept)
+        write_text(path, "".join(f"{line}\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append a line at once, so that an interrupted run keeps it."""
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -83,8 +89,8 @@ def _lines(path: Path) -> list[str]:
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            json.loads(line)
-        except json.JSONDecodeError:
+            json.loads(line)["step"]
+        except (json.JSONDecodeError, KeyError, TypeError):
             break
         lines.append(line)
     return lines

@@ -1,6 +1,7 @@
 """The training loop: it knows batches, loss terms, checkpoints and sinks, and nothing of any method."""
 
-import math
+import gc
+import itertools
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mixreorg.data.loader import PairBatch, PairDataset, batch_sampler, collate
 from mixreorg.data.pairs import PairSource, open_pairs
-from mixreorg.data.problems import Problems
+from mixreorg.data.problems import Problem, Problems
 from mixreorg.distributed import rank, world_size
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, SplitResult, evaluate_split
@@ -104,11 +105,7 @@ class _Run:
         self.console = console
         self.store = CheckpointStore(run, self.config)
         self.accelerator = _accelerator(self.config, device)
-        if self.config.batch_size % world_size():
-            raise MixreorgError(
-                f"batch_size {self.config.batch_size} does not divide among {world_size()} processes; "
-                "choose a multiple with --set batch_size=..."
-            )
+        _check_shares(self.config)
         self.source: PairSource = open_pairs(self.config.data.train)
         self.split: VocSplit | None = None
         if self.config.evaluation.root is not None:
@@ -126,13 +123,14 @@ class _Run:
         self.wrapped: nn.Module = self.accelerator.prepare_model(self.objective)
         self.metrics: dict[str, float] = {}
         self.problems: Problems = self.source.problems
+        self.met: set[Problem] = set()
         self.interrupted = False
 
     def loop(self) -> TrainOutcome:
         """Train to the last step or to an interrupt, then save. A finished run is left as it is."""
         if self.step >= self.config.steps:
             self.console.print(f"{self.run} is finished: step {self.step} of {self.config.steps}", highlight=False)
-            self.accelerator.end_training()
+            self._leave()
             return TrainOutcome(self.step, False, self.metrics)
         sinks = self._sinks()
         self._announce()
@@ -148,12 +146,12 @@ class _Run:
             if self.step == self.config.steps and self.metrics.get("step") != self.step:
                 self._evaluate(sinks, meter)
             self._save()
+            self._report_problems()
         finally:
             signal.signal(signal.SIGINT, previous)
             for sink in sinks:
                 sink.close()
-            self.accelerator.end_training()
-        self._report_problems()
+        self._leave()
         return TrainOutcome(self.step, self.interrupted, self.metrics)
 
     def _train_step(self, batch: PairBatch, meter: "_Meter") -> LossTerms:
@@ -174,6 +172,7 @@ class _Run:
         terms.diagnostics["gradient_norm"] = torch.as_tensor(norm).detach()
         terms.diagnostics["learning_rate"] = torch.tensor(rate)
         self.problems.extend(batch.problems)
+        self.met.update(batch.problems)
         meter.step_done()
         return terms
 
@@ -183,7 +182,9 @@ class _Run:
         if self.step % self.config.evaluation.every == 0:
             self._evaluate(sinks, meter)
         if self.step % self.config.checkpoint_every == 0 and self.step < self.config.steps:
+            self._check_finite(terms)
             self._save()
+            meter.exclude_pause()
 
     def _log(self, terms: LossTerms, meter: "_Meter", sinks: list[MetricSink]) -> None:
         scalars = {"loss": terms.total.detach(), **terms.terms, **terms.diagnostics}
@@ -191,20 +192,31 @@ class _Run:
         if world_size() > 1:
             dist.all_reduce(values)
             values /= world_size()
+        self._check_finite(terms)
         metrics = dict(zip(scalars, values.tolist(), strict=True))
-        if not math.isfinite(metrics["loss"]):
-            raise MixreorgError(
-                f"the loss is {metrics['loss']} at step {self.step}; resume from the last checkpoint with a lower "
-                "optim.lr, a longer optim.warmup_steps or precision=fp32"
-            )
         record = {f"train/{name}": value for name, value in {**metrics, **meter.read()}.items()}
         for sink in sinks:
             sink.write(self.step, record)
 
+    def _check_finite(self, terms: LossTerms) -> None:
+        """Stop before anything that is not a number is logged as progress or saved as a checkpoint."""
+        bad = torch.stack([~value.isfinite() for value in (terms.total.detach(), terms.diagnostics["gradient_norm"])])
+        flags = bad.float().to(self.accelerator.device)
+        if world_size() > 1:
+            dist.all_reduce(flags)
+        if flags.any():
+            what = "loss" if flags[0] else "gradient"
+            raise MixreorgError(
+                f"the {what} is not a finite number at step {self.step}; resume from the last checkpoint with a lower "
+                "optim.lr, a longer optim.warmup_steps or precision=fp32"
+            )
+
     def _evaluate(self, sinks: list[MetricSink], meter: "_Meter") -> None:
         if self.split is None:
             return
-        segmenter = Segmenter(self.model, self.config.protocol, window_batch=64)
+        # Evaluation counts with several thresholds by itself.
+        protocol = self.config.protocol.updated(background_threshold=None)
+        segmenter = Segmenter(self.model, protocol, window_batch=64)
         part = (rank(), world_size())
         result = evaluate_split(segmenter, self.split, BACKGROUND_THRESHOLDS, part=part)
         _sum_over_processes(result, self.accelerator.device)
@@ -238,6 +250,7 @@ class _Run:
             collate_fn=collate,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=_ignore_interrupts,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         yield from loader
@@ -260,11 +273,12 @@ class _Run:
             raise MixreorgError(f"{self.run} holds a run already; continue it with --resume, or choose another --out")
         if resume and not exists:
             raise MixreorgError(f"{self.run} holds no run to resume; start one without --resume")
-        if exists:
-            _check_same_run(read_json(path), self.config)
+        saved = read_json(path) if exists else None
+        if saved is not None:
+            _check_same_run(saved, self.config)
         # Nobody writes before everybody has looked.
         self.accelerator.wait_for_everyone()
-        if not exists and rank() == 0:
+        if saved != self.config.to_dict() and rank() == 0:
             write_json(path, self.config.to_dict())
 
     def _sinks(self) -> list[MetricSink]:
@@ -286,9 +300,27 @@ class _Run:
             + (f", resumed at step {self.step}" if self.step else ""),
             highlight=False,
         )
-        self._report_problems()
+        if self.problems:
+            self.console.print(self.problems.summary(), style="yellow", highlight=False)
+
+    def _leave(self) -> None:
+        """End the process group while the interpreter still lives.
+
+        Its threads abort the process when they outlive the interpreter, and they live as long as anything, such as
+        the wrapped model, refers to the group.
+        """
+        self.accelerator.wait_for_everyone()
+        self.wrapped = self.objective
+        self.accelerator.free_memory()
+        gc.collect()
+        self.accelerator.end_training()
 
     def _report_problems(self) -> None:
+        """Print the unusable samples that any process has met."""
+        if world_size() > 1:
+            met: list[list[Problem]] = [[] for _ in range(world_size())]
+            dist.all_gather_object(met, sorted(self.met))
+            self.problems.extend(itertools.chain.from_iterable(met))
         if rank() == 0 and self.problems:
             self.console.print(self.problems.summary(), style="yellow", highlight=False)
 
@@ -331,8 +363,30 @@ class _Meter:
         return rates
 
 
+def _check_shares(config: TrainConfig) -> None:
+    """Every process must get the same number of images, and no mixing group may lie across two processes."""
+    share, rest = divmod(config.batch_size, world_size())
+    if rest:
+        raise MixreorgError(
+            f"batch_size {config.batch_size} does not divide among {world_size()} processes; "
+            "choose a multiple with --set batch_size=..."
+        )
+    objective = config.objective
+    if world_size() > 1 and isinstance(objective, MixReorgConfig) and share % objective.group_size:
+        raise MixreorgError(
+            f"each of {world_size()} processes gets {share} images, which groups of {objective.group_size} do not "
+            "divide; choose batch_size a multiple of processes x objective.group_size"
+        )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Reading processes leave Ctrl-C to the training process, which still needs its next batch to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
 
     if device == "cuda" and not torch.cuda.is_available():
         raise MixreorgError("--device cuda: this machine has no usable CUDA device; take --device cpu")
@@ -345,6 +399,9 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
     # Every process computes the same BatchNorm statistics, so buffers need no broadcast. Parameters of a learned
     # combination have no gradient while the mixed terms are still off.
     options = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=learned)
+    if not dist.is_initialized():
+        # Accelerate keeps device and precision for the whole interpreter; an earlier run's may be others.
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if config.precision == "fp32" else config.precision,

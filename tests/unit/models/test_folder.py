@@ -71,7 +71,7 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MixreorgError, match="damaged or not a safetensors file"):
         load_model(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(MixreorgError, match="missing; the folder is not a complete model"):
+    with pytest.raises(MixreorgError, match="missing; the folder is not complete"):
         load_model(folder)
     (folder / "config.json").write_text('{"architectures": ["CLIPModel"]}')
     with pytest.raises(MixreorgError, match="not the configuration of a mixreorg model"):
