@@ -166,7 +166,9 @@ def _explain(owner: type[BaseModel], error: ValidationError, source: str) -> str
             lines.append(f"{source}: {where} is not a field of {name}{_nearest(location[-1], known)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{source}: {where}: {message} (got {problem['input']!r})")
+            # A whole section as the input of a check says nothing that the message does not.
+            given = "" if isinstance(problem["input"], Mapping) else f" (got {problem['input']!r})"
+            lines.append(f"{source}: {where}: {message}{given}")
     return "\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 import gc
 import itertools
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import Objective, TrainConfig
+from mixreorg.train.meter import Meter
 from mixreorg.train.metric_sinks import ConsoleSink, JsonlSink, MetricSink, TensorBoardSink
 from mixreorg.train.optim import build_optimizer, learning_rate
 
@@ -134,7 +134,7 @@ class _Run:
             return TrainOutcome(self.step, False, self.metrics)
         sinks = self._sinks()
         self._announce()
-        meter = _Meter(self.step, self.config.steps, self.config.batch_size)
+        meter = Meter(self.step, self.config.steps, self.config.batch_size)
         previous = signal.signal(signal.SIGINT, self._interrupt)
         try:
             for batch in self._batches():
@@ -154,7 +154,7 @@ class _Run:
         self._leave()
         return TrainOutcome(self.step, self.interrupted, self.metrics)
 
-    def _train_step(self, batch: PairBatch, meter: "_Meter") -> LossTerms:
+    def _train_step(self, batch: PairBatch, meter: Meter) -> LossTerms:
         meter.data_ready()
         rate = learning_rate(self.step, self.config.steps, self.config.optim)
         for group in self.optimizer.param_groups:
@@ -176,7 +176,7 @@ class _Run:
         meter.step_done()
         return terms
 
-    def _after_step(self, terms: LossTerms, meter: "_Meter", sinks: list[MetricSink]) -> None:
+    def _after_step(self, terms: LossTerms, meter: Meter, sinks: list[MetricSink]) -> None:
         if self.step % self.config.log_every == 0 or self.step == self.config.steps:
             self._log(terms, meter, sinks)
         if self.step % self.config.evaluation.every == 0:
@@ -186,7 +186,7 @@ class _Run:
             self._save()
             meter.exclude_pause()
 
-    def _log(self, terms: LossTerms, meter: "_Meter", sinks: list[MetricSink]) -> None:
+    def _log(self, terms: LossTerms, meter: Meter, sinks: list[MetricSink]) -> None:
         scalars = {"loss": terms.total.detach(), **terms.terms, **terms.diagnostics}
         values = torch.stack([value.float().to(self.accelerator.device) for value in scalars.values()])
         if world_size() > 1:
@@ -211,7 +211,7 @@ class _Run:
                 "optim.lr, a longer optim.warmup_steps or precision=fp32"
             )
 
-    def _evaluate(self, sinks: list[MetricSink], meter: "_Meter") -> None:
+    def _evaluate(self, sinks: list[MetricSink], meter: Meter) -> None:
         if self.split is None:
             return
         # Evaluation counts with several thresholds by itself.
@@ -323,44 +323,6 @@ class _Run:
             self.problems.extend(itertools.chain.from_iterable(met))
         if rank() == 0 and self.problems:
             self.console.print(self.problems.summary(), style="yellow", highlight=False)
-
-
-class _Meter:
-    """Pairs per second, share of time spent waiting for data, time left."""
-
-    def __init__(self, step: int, steps: int, batch_size: int) -> None:
-        self._steps = steps
-        self._batch_size = batch_size
-        self._done = step
-        self._since = step
-        self._start = self._mark = time.perf_counter()
-        self._waited = 0.0
-
-    def data_ready(self) -> None:
-        self._waited += time.perf_counter() - self._mark
-
-    def step_done(self) -> None:
-        self._done += 1
-        self._mark = time.perf_counter()
-
-    def exclude_pause(self) -> None:
-        """Leave the time since the last step (an evaluation) out of the rates."""
-        now = time.perf_counter()
-        self._start += now - self._mark
-        self._mark = now
-
-    def read(self) -> dict[str, float]:
-        """Rates since the last reading."""
-        seconds = max(time.perf_counter() - self._start, 1e-9)
-        steps = max(self._done - self._since, 1)
-        rates = {
-            "pairs_per_second": steps * self._batch_size / seconds,
-            "data_wait_share": self._waited / seconds,
-            "eta_seconds": (self._steps - self._done) * seconds / steps,
-        }
-        self._start = time.perf_counter()
-        self._since, self._waited = self._done, 0.0
-        return rates
 
 
 def _check_shares(config: TrainConfig) -> None:

@@ -7,8 +7,15 @@ from PIL import Image
 
 from mixreorg.data.transforms import ImageTransformConfig, eval_tensor, random_crop_box, train_transform
 from mixreorg.errors import MixreorgError
-from mixreorg.models.pixels import denormalise
+from mixreorg.models.pixels import IMAGE_MEAN, IMAGE_STD
 from mixreorg.randomness import numpy_generator
+
+
+def denormalise(images):
+    """Undo the normalisation: ``[..., 3, H, W]`` to uint8."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
 
 PLAIN = ImageTransformConfig(image_size=32, crop_scale=(1.0, 1.0), flip=False, colour_jitter=0.0)
 

@@ -46,8 +46,10 @@ def test_clear_errors(change, message):
 
 
 def test_direct_construction_is_checked_too():
-    with pytest.raises(ValidationError, match="exceeds window"):
+    with pytest.raises(MixreorgError, match="exceeds window"):
         groupvit_protocol().updated(stride=1000)
+    with pytest.raises(ValidationError, match="exceeds window"):
+        Protocol(name="x", short_side=448, window=448, stride=1000)
 
 
 def test_hash_depends_on_every_field_and_on_nothing_else():
