@@ -55,6 +55,8 @@ class DemoReport:
     batch_size: int
     group_size: int
     """K, images mixed together."""
+    parts: str
+    """One sentence: which parts of the method the recipe uses."""
     num_test_scenes: int
     trained: Scores
     untrained: Scores
@@ -113,7 +115,7 @@ def _introduction(report: DemoReport) -> str:
 <h1>Segmentation learned from captions</h1>
 <p>A MixReorg model of {report.num_parameters / 1e6:.2f} million parameters (recipe
 <code>{escape(report.recipe)}</code>) started from random weights and trained for {report.steps:,} steps of
-{report.batch_size} images. Its only training data were {report.num_pairs:,} scenes of
+{report.batch_size} images. {escape(report.parts)} Its only training data were {report.num_pairs:,} scenes of
 {report.image_size} × {report.image_size} pixels, each with one caption{examples}: no masks, no boxes, no class
 labels. Then it labelled the pixels of {report.num_test_scenes:,} unseen scenes with {len(report.class_names)} class
 names, zero-shot. The scenes are made from OpenMoji drawings, so their exact masks are known. Training never used

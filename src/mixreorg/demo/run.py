@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -264,6 +265,7 @@ def _write(out: Path, report: dict[str, Any], gallery: _Gallery, seconds: float)
         steps=config.steps,
         batch_size=config.batch_size,
         group_size=config.objective.group_size,
+        parts=_parts(config.objective),
         num_test_scenes=gallery.trained.num_images,
         trained=_scores(gallery.trained),
         untrained=_scores(gallery.untrained),
@@ -271,7 +273,7 @@ def _write(out: Path, report: dict[str, Any], gallery: _Gallery, seconds: float)
         threshold=gallery.threshold,
         is_best_checkpoint=True,
         mixed_mask_accuracy=report["mixed_mask_accuracy"],
-        commands=_commands(out),
+        commands=_commands(out, fast=config.steps == FAST.steps),
     )
     page = out / "index.html"
     curves = draw_curves(read_log(out / "run" / "log.jsonl"))
@@ -283,13 +285,26 @@ def _scores(result: SplitResult) -> Scores:
     return Scores(result.foreground.miou(), next(iter(result.background.values())).miou(), result.present.miou())
 
 
-def _commands(out: Path) -> tuple[Command, ...]:
-    photo = out / "scenes" / "VOC" / "JPEGImages" / "test_000000.jpg"
+def _parts(objective: MixReorgConfig) -> str:
+    """Which of the method's three stages a recipe uses, in words."""
+    blocks = objective.num_contextual_blocks
+    context = f"after {blocks} contextual blocks" if blocks else "right after the patch embedding"
+    progressive = (
+        "without progressive mixing" if objective.combine == "none" else f"progressive mixing by {objective.combine}"
+    )
+    restored = "without the restored branch" if objective.restored.weight == 0 else "with the restored branch"
+    return f"Patches are mixed {context}, {progressive} and {restored}."
+
+
+def _commands(out: Path, *, fast: bool) -> tuple[Command, ...]:
+    run = out / "run"
+    photo = quote(str(out / "scenes" / "VOC" / "JPEGImages" / "test_000000.jpg"))
+    classes = '--classes "dog, cat=cat|kitten, car" --out masks'
     return (
-        Command("The whole demonstration", f"mixreorg demo --out {out}"),
+        Command("The whole demonstration", f"mixreorg demo --out {quote(str(out))}" + (" --fast" if fast else "")),
         Command(
             "Segment a photo with any class names",
-            f'mixreorg segment {photo} --model {out / "run"} --classes "dog, cat=cat|kitten, car" --out masks',
+            f"mixreorg segment {photo} --model {quote(str(run))} {classes}",
         ),
-        Command("Look at the logs", f"tensorboard --logdir {out / 'run' / 'tensorboard'}"),
+        Command("Look at the logs", f"tensorboard --logdir {quote(str(run / 'tensorboard'))}"),
     )

@@ -25,6 +25,7 @@ REPORT = DemoReport(
     steps=2000,
     batch_size=64,
     group_size=4,
+    parts="Patches are mixed <early>.",
     num_test_scenes=1000,
     trained=Scores(foreground=61.23, background=34.0, present=82.5),
     untrained=Scores(foreground=0.4, background=3.2, present=math.nan),
@@ -162,3 +163,9 @@ def test_both_themes_and_small_screens_are_styled(page, source):
     assert "prefers-color-scheme: dark" in style
     assert "max-width: 40rem" in style
     assert 'name="viewport"' in source
+
+
+def test_the_page_says_which_parts_of_the_method_were_used(tmp_path):
+    path = tmp_path / "index.html"
+    _write(path)
+    assert "Patches are mixed <early>." in Page(path.read_text(encoding="utf-8")).text
