@@ -126,7 +126,7 @@ class AssignAttention(nn.Module):
 
 
 class GroupingBlock(nn.Module):
-    """Group tokens claim image tokens: ``(tokens BTD, group tokens BGD) -> segment tokens BSD`` [METHOD, 2]."""
+    """Group tokens claim image tokens: ``(tokens BTD, group tokens BGD) -> segment tokens BSD``."""
 
     def __init__(
         self,

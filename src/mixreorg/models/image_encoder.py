@@ -224,7 +224,7 @@ def _grouping_options(config: ImageEncoderConfig) -> GroupingOptions:
 
 
 class ImageEncoder(nn.Module):
-    """The grouping vision transformer [METHOD, section 2].
+    """The grouping vision transformer (Xu et al., CVPR 2022, arXiv 2202.11094, section 3.1).
 
     ``forward`` is :meth:`begin`, :meth:`advance` over the whole of stage 1, :meth:`group`. Training objectives
     compose the three from outside; the encoder knows nothing of them.

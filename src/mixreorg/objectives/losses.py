@@ -22,7 +22,7 @@ def scaled_similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
 
 
 def contrastive_loss(image_embeddings: Tensor, text_embeddings: Tensor, scale: Tensor, rows: slice) -> Tensor:
-    """Symmetric InfoNCE (METHOD, section 2).
+    """Symmetric InfoNCE (GroupViT, section 3.2).
 
     Args:
         image_embeddings: ``[B, E]`` L2-normalised, all processes.
@@ -45,7 +45,7 @@ def mixed_loss(
     targets: Tensor,
     form: MixedLossForm,
 ) -> Tensor:
-    """Loss of the mixed masks, in the forms that the papers leave open (METHOD, section 3).
+    """Loss of the mixed masks, in the forms that the paper leaves open.
 
     Args:
         assignment: ``[M, S, N]`` soft assignment of the patches of each mixed image; sums to 1 over S.

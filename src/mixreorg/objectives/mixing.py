@@ -1,4 +1,4 @@
-"""Progressive mixing: how original features of the same depth strengthen the mixed ones (METHOD, section 3b)."""
+"""Progressive mixing: how original features of the same depth strengthen the mixed ones (MixReorg, Fig. 3)."""
 
 from typing import Literal
 

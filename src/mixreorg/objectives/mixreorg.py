@@ -1,4 +1,8 @@
-"""MixReorg: reorganise the patches of mixed images, composed around the unchanged encoder (METHOD, section 3)."""
+"""MixReorg: reorganise the patches of mixed images, composed around the unchanged encoder.
+
+Source: Cai et al., ICCV 2023, arXiv 2308.04829. The paper gives the three stages and the three losses; the exact forms
+of mixing, combination and losses are this package's choices, each an option of ``MixReorgConfig``.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Which image each patch of a mixed image comes from, and the way back (METHOD, section 3a and 3c)."""
+"""Which image each patch of a mixed image comes from, and the way back (MixReorg, Fig. 3)."""
 
 from dataclasses import dataclass
 from typing import Any

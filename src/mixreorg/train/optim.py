@@ -12,7 +12,7 @@ _NO_DECAY = ("position_embedding", "group_tokens")
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and convolutions only (METHOD, section 5)."""
+    """AdamW with weight decay on matrices and convolutions only, as GroupViT trains."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():

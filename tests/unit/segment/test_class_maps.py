@@ -24,7 +24,7 @@ def _inputs(batch=3, segments=4, grid=(3, 5), classes=9, width=16):
 
 
 def _published(inputs, window, shortlist, threshold):
-    """METHOD section 4 for one window, pixel by pixel, in plain steps."""
+    """The zero-shot decoding of GroupViT for one window, pixel by pixel, in plain steps."""
     classes = inputs["class_embeddings"]
     logits = inputs["segment_embeddings"][window] @ classes.T * inputs["logit_scale"]
     kept = (inputs["image_embeddings"][window] @ classes.T).topk(min(shortlist, len(classes))).indices
