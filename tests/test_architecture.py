@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mixreorg"
 LAYERS = [
     {"errors"},
     {"files"},
-    {"config", "randomness", "distributed"},
+    {"config", "randomness", "distributed", "palette"},
     {"text"},
     {"models"},
     {"objectives", "segment", "data"},

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from mixreorg.segment.palette import Color
+from mixreorg.palette import Color
 
 # Björn Ottosson's OKLab (2020), in which equal distances look equally different.
 _TO_CONES = np.array(

@@ -14,7 +14,7 @@ from PIL import Image
 from mixreorg.demo.curves import Curves
 from mixreorg.demo.pictures import MixingRow, SegmentationRow
 from mixreorg.files import write_text
-from mixreorg.segment.palette import Color, hex_color
+from mixreorg.palette import Color, hex_color
 
 
 @dataclass(frozen=True)

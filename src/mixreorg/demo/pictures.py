@@ -17,10 +17,10 @@ from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.losses import mixed_probability, scaled_similarity
 from mixreorg.objectives.mixreorg import MixedBranch, MixReorgObjective
+from mixreorg.palette import Color
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.class_maps import map_segments
 from mixreorg.segment.drawing import draw_overlay, draw_segments
-from mixreorg.segment.palette import Color
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from mixreorg.segment.palette import Color, class_colors
+from mixreorg.palette import Color, class_colors
 
 _INK: Color = (32, 32, 32)
 _PAPER: Color = (255, 255, 255)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mixreorg.errors import MixreorgError
 from mixreorg.files import write_atomically, write_json
+from mixreorg.palette import Color, class_colors, hex_color
 from mixreorg.segment.drawing import LegendEntry, add_legend, draw_overlay
-from mixreorg.segment.palette import Color, class_colors, hex_color
 from mixreorg.segment.protocol import Protocol
 
 BACKGROUND = "background"

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mixreorg.data.scenes.compose import Scene, SceneComposer, Split
+from mixreorg.palette import voc_color
 
 SHARD_SIZE = 2500
 
@@ -100,14 +102,10 @@ def encode_label_map(label_map: NDArray[np.uint16], num_bits: int) -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def voc_colours() -> NDArray[np.uint8]:
-    """VOC's colour of each label, ``[256, 3]`` RGB: the bits of the label, spread over the three channels."""
-    labels = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for level in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((labels >> (3 * level + channel) & 1) << (7 - level)).astype(np.uint8)
-    return colours
+    """VOC's colour of each label, ``[256, 3]`` RGB."""
+    return np.array([voc_color(label) for label in range(256)], dtype=np.uint8)
 
 
 def write_split_lists(folder: Path, split: Split, records: Sequence[dict[str, Any]]) -> None:

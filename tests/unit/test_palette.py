@@ -1,4 +1,4 @@
-from mixreorg.segment.palette import class_colors, hex_color, voc_color
+from mixreorg.palette import class_colors, hex_color, voc_color
 
 
 def test_first_colours_are_those_of_pascal_voc():
