@@ -107,7 +107,7 @@ def mixing_groups(objective: MixReorgObjective, pairs: Sequence[Pair], seed: int
         rows = slice(start, min(start + size, len(pairs)))
         views = [_from_patches(part[rows], mixed.encoding.grid) for part in (patches, mixed_patches, restored_patches)]
         targets = (mixed.source.source[rows] - start).cpu()
-        predicted = _predict_sources(model, mixed, rows, [pair.caption for pair in pairs[rows]])
+        predicted = _predict_sources(objective, mixed, rows, [pair.caption for pair in pairs[rows]])
         masks = [_to_label_maps(labels, mixed.encoding.grid, patch_size) for labels in (targets, predicted)]
         accuracies = (predicted == targets).float().mean(dim=1).tolist()
         groups.append(_mixing_rows(pairs[rows], views, masks, accuracies))
@@ -181,12 +181,14 @@ def _from_patches(patches: Tensor, grid: tuple[int, int]) -> list[Image.Image]:
     return [Image.fromarray(array) for array in blocks.flatten(3, 4).flatten(1, 2).cpu().numpy()]
 
 
-def _predict_sources(model: DualEncoder, mixed: MixedBranch, rows: slice, captions: Sequence[str]) -> Tensor:
+def _predict_sources(objective: MixReorgObjective, mixed: MixedBranch, rows: slice, captions: Sequence[str]) -> Tensor:
     """``[K, N]`` int64: position in the group of the source that each patch is given to."""
+    model = objective.model
     assert model.tokenizer is not None
     token_ids = trim(model.tokenizer.encode(captions), model.config.text.end_id)
     texts = model.encode_text(token_ids.to(model.logit_scale.device))
-    similarity = scaled_similarity(mixed.segment_embeddings[rows], texts, model.scale)
+    segments = objective.embed_segments(mixed.encoding.segment_tokens[rows])
+    similarity = scaled_similarity(segments, texts, model.scale)
     return mixed_probability(mixed.encoding.patch_assignment[rows], similarity).argmax(dim=-1).cpu()
 
 

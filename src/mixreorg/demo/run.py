@@ -27,7 +27,7 @@ from mixreorg.files import read_json, write_json
 from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.models.folder import load_model
 from mixreorg.models.pixels import normalise, to_uint8
-from mixreorg.objectives.groupvit import embed_texts
+from mixreorg.objectives.groupvit import project_texts
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
 from mixreorg.randomness import sample_keys
 from mixreorg.recipes import scenes_mixreorg
@@ -247,7 +247,7 @@ def _mixed_mask_accuracy(objective: MixReorgObjective, pairs: list[Pair]) -> flo
     images = normalise(torch.stack([to_uint8(pair.image) for pair in pairs]))
     _, mixed, _ = objective.branches(images, sample_keys(0, torch.arange(len(pairs))), with_restored=False)
     ids = trim(model.tokenizer.encode([pair.caption for pair in pairs]), model.config.text.end_id)
-    return float(objective.mixed_loss(mixed, embed_texts(model, ids))[1])
+    return float(objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids)))[1])
 
 
 def _write(out: Path, report: dict[str, Any], gallery: _Gallery, seconds: float) -> Path:

@@ -5,13 +5,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixreorg.config import StrictConfig
 from mixreorg.distributed import gather, local_rows
 from mixreorg.models.dual_encoder import DualEncoder, Statistics
-from mixreorg.models.image_encoder import ImageEncoding
 from mixreorg.objectives.losses import contrastive_loss
+from mixreorg.objectives.objective import Features, Objective, segments_in_use
 from mixreorg.objectives.terms import LossTerms
 
 
@@ -35,7 +35,7 @@ class TextSide:
     """Rows of this process."""
 
 
-class GroupViTObjective(nn.Module):
+class GroupViTObjective(Objective):
     """``loss = InfoNCE(image, caption)`` over the global batch."""
 
     def __init__(self, model: DualEncoder, config: GroupViTConfig) -> None:
@@ -43,52 +43,46 @@ class GroupViTObjective(nn.Module):
         self.model = model
         self.config = config
 
-    def forward(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> LossTerms:
-        """Compute the loss of one batch.
-
-        Args:
-            images: ``[B, 3, H, W]`` normalised, this process's share of the global batch.
-            token_ids: ``[B, L]`` their captions.
-            keys: ``[B]`` int64 keys of all noise of this step.
-            step: optimizer step, for schedules; not used here.
-        """
-        text = embed_texts(self.model, token_ids)
+    def features(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> Features:
+        """``text`` ``[B, D_text]``, ``image`` ``[B, D]``, ``segments_in_use`` ``[B]``."""
+        text = self.model.text_encoder(token_ids)
         encoding = self.model.image_encoder(images, keys)
-        loss = image_text_loss(self.model, encoding, text)
-        return LossTerms(loss, {"contrastive": loss.detach()}, diagnose(self.model, encoding))
+        return {"text": text, "image": encoding.pooled, "segments_in_use": segments_in_use(encoding)}
+
+    def loss(self, features: Features, step: int) -> LossTerms:
+        """The contrastive loss."""
+        text = project_texts(self.model, features["text"])
+        loss = image_text_loss(self.model, features["image"], text)
+        return LossTerms(loss, {"contrastive": loss.detach()}, diagnose(self.model, features))
 
 
-def embed_texts(model: DualEncoder, token_ids: Tensor) -> TextSide:
-    """Embed this process's captions and gather all processes'.
+def project_texts(model: DualEncoder, text_features: Tensor) -> TextSide:
+    """Gather all processes' caption features ``[B, D_text]`` and project them.
 
     Features are gathered *before* the projector, so that its BatchNorm sees the global batch on every process,
     whatever the backend: that is synchronised BatchNorm, also where torch's own does not exist (CPU, MPS).
     """
-    features = model.text_encoder(token_ids)
-    embeddings = F.normalize(model.text_projector(gather(features)), dim=-1)
-    return TextSide(embeddings, local_rows(len(features)))
+    embeddings = F.normalize(model.text_projector(gather(text_features)), dim=-1)
+    return TextSide(embeddings, local_rows(len(text_features)))
 
 
 def image_text_loss(
-    model: DualEncoder, encoding: ImageEncoding, text: TextSide, statistics: Statistics = "batch"
+    model: DualEncoder, image_features: Tensor, text: TextSide, statistics: Statistics = "batch"
 ) -> Tensor:
     """InfoNCE of pooled images (original or restored) and captions over the global batch.
 
     Args:
         model: owner of the image projector and the logit scale.
-        encoding: this process's images.
+        image_features: ``[B, D]`` pooled features of this process's images.
         text: captions of all processes.
         statistics: ``batch_only`` for restored images: inference sees original ones, so these alone make the
             running statistics of the projector's BatchNorm.
     """
-    images = F.normalize(model.image_projector(gather(encoding.pooled), statistics), dim=-1)
+    images = F.normalize(model.image_projector(gather(image_features), statistics), dim=-1)
     return contrastive_loss(images, text.embeddings, model.scale, text.rows)
 
 
 @torch.no_grad()
-def diagnose(model: DualEncoder, encoding: ImageEncoding) -> dict[str, Tensor]:
+def diagnose(model: DualEncoder, features: Features) -> dict[str, Tensor]:
     """Scalars that show collapse early: segments in use per image, and the logit scale."""
-    used = encoding.patch_assignment.argmax(dim=1)
-    num_segments = encoding.segment_tokens.shape[1]
-    in_use = F.one_hot(used, num_segments).amax(dim=1).sum(dim=1).float().mean()
-    return {"segments_in_use": in_use, "logit_scale": model.scale.detach().clone()}
+    return {"segments_in_use": features["segments_in_use"].mean(), "logit_scale": model.scale.detach().clone()}

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from mixreorg.config import StrictConfig
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
-from mixreorg.objectives.groupvit import TextSide, diagnose, embed_texts, image_text_loss
+from mixreorg.objectives.groupvit import TextSide, diagnose, image_text_loss, project_texts
 from mixreorg.objectives.losses import MISSING, MixedLossForm, mixed_loss, mixed_mask_accuracy, scaled_similarity
 from mixreorg.objectives.mixing import Combine, ProgressiveMixing
-from mixreorg.objectives.source_index import SourceIndex, draw_source_index
+from mixreorg.objectives.objective import Features, Objective, segments_in_use
+from mixreorg.objectives.source_index import SourceIndex, draw_source_index, group_candidates
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
 from mixreorg.randomness import make_key
 
@@ -58,11 +59,18 @@ class MixedBranch:
     """Encoding of the M mixed images."""
     source: SourceIndex
     """Where every mixed patch came from: the mixed mask."""
-    segment_embeddings: Tensor
-    """``[M, S, E]`` L2-normalised."""
+
+    @property
+    def features(self) -> Features:
+        """What the mixed loss is made of; see :meth:`MixReorgObjective.features`."""
+        return {
+            "mixed_segments": self.encoding.segment_tokens,
+            "mixed_assignment": self.encoding.patch_assignment,
+            "mixed_place": self.source.group_targets,
+        }
 
 
-class MixReorgObjective(nn.Module):
+class MixReorgObjective(Objective):
     """``L = L_con(original) + w_res L_con(restored) + w_mix L_seg(mixed)``.
 
     The model inside is a plain GroupViT and is all that inference needs. Parameters of learned combinations
@@ -83,26 +91,39 @@ class MixReorgObjective(nn.Module):
             for _ in range(max(depth - config.num_contextual_blocks - 1, 0))
         )
 
-    def forward(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> LossTerms:
-        """Compute the three losses of one batch; arguments as in ``GroupViTObjective.forward``."""
+    def features(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> Features:
+        """Those of GroupViT, and while their losses count:
+
+        ``mixed_segments`` ``[B, S, D]``, ``mixed_assignment`` ``[B, S, N]``, ``mixed_place`` ``[B, N]`` (place of
+        each patch's source in its group), ``restored`` ``[B, D]``.
+        """
         mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
-        text = embed_texts(self.model, token_ids)
+        text = self.model.text_encoder(token_ids)
         if mixed_weight == 0 and restored_weight == 0:
-            encoding = self.model.image_encoder(images, keys)
-            loss = image_text_loss(self.model, encoding, text)
-            return LossTerms(loss, {"contrastive": loss.detach()}, diagnose(self.model, encoding))
+            original = self.model.image_encoder(images, keys)
+            return {"text": text, "image": original.pooled, "segments_in_use": segments_in_use(original)}
         original, mixed, restored = self.branches(images, keys, with_restored=restored_weight > 0)
-        total = image_text_loss(self.model, original, text)
-        terms = {"contrastive": total.detach()}
-        diagnostics = diagnose(self.model, original)
+        features = {"text": text, "image": original.pooled, "segments_in_use": segments_in_use(original)}
         if mixed_weight > 0:
-            loss, accuracy = self.mixed_loss(mixed, text)
-            total = total + mixed_weight * loss
-            terms["mixed"] = loss.detach()
-            diagnostics["mixed_mask_accuracy"] = accuracy
+            features |= mixed.features
         if restored is not None:
-            loss = image_text_loss(self.model, restored, text, "batch_only")
-            total = total + restored_weight * loss
+            features["restored"] = restored.pooled
+        return features
+
+    def loss(self, features: Features, step: int) -> LossTerms:
+        """The weighted sum of the losses whose features are there."""
+        text = project_texts(self.model, features["text"])
+        mixed = self.mixed_loss(features, text) if "mixed_segments" in features else None
+        total = image_text_loss(self.model, features["image"], text)
+        terms = {"contrastive": total.detach()}
+        diagnostics = diagnose(self.model, features)
+        if mixed is not None:
+            loss, diagnostics["mixed_mask_accuracy"] = mixed
+            total = total + self.config.mixed.at(step) * loss
+            terms["mixed"] = loss.detach()
+        if "restored" in features:
+            loss = image_text_loss(self.model, features["restored"], text, "batch_only")
+            total = total + self.config.restored.at(step) * loss
             terms["restored"] = loss.detach()
         return LossTerms(total, terms, diagnostics)
 
@@ -133,23 +154,32 @@ class MixReorgObjective(nn.Module):
             joined = self._add_restored(joined, source)
             both_keys = torch.cat([both_keys, keys ^ make_key("restored")])
         encodings = encoder.group(joined, both_keys).split(len(images))
-        segments = F.normalize(self.model.image_projector(encodings[1].segment_tokens, "running"), dim=-1)
-        mixed = MixedBranch(encodings[1], source, segments)
+        mixed = MixedBranch(encodings[1], source)
         return encodings[0], mixed, encodings[2] if with_restored else None
 
-    def mixed_loss(self, mixed: MixedBranch, text: TextSide) -> tuple[Tensor, Tensor]:
-        """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars."""
-        assignment = mixed.encoding.patch_assignment
+    def mixed_loss(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor]:
+        """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars.
+
+        Args:
+            features: ``mixed_segments``, ``mixed_assignment`` and ``mixed_place`` of :meth:`features`.
+            text: captions of all processes.
+        """
+        assignment, place = features["mixed_assignment"], features["mixed_place"]
         embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
         # [M, S, E] x [T, E] -> [M, S, T]
-        similarity = scaled_similarity(mixed.segment_embeddings, embeddings, self.model.scale)
-        of_group = _group_similarity(similarity, mixed.source, text.rows.start)
-        group_targets = mixed.source.group_targets
-        accuracy = mixed_mask_accuracy(assignment, of_group, group_targets)
+        segments = self.embed_segments(features["mixed_segments"])
+        similarity = scaled_similarity(segments, embeddings, self.model.scale)
+        candidates = group_candidates(len(place), self.config.group_size, place.device)
+        of_group = _group_similarity(similarity, candidates, text.rows.start)
+        accuracy = mixed_mask_accuracy(assignment, of_group, place)
         if self.config.candidates == "group":
-            return mixed_loss(assignment, of_group, group_targets, self.config.mixed_form), accuracy
-        targets = mixed.source.source + text.rows.start
+            return mixed_loss(assignment, of_group, place, self.config.mixed_form), accuracy
+        targets = candidates[:, :1] + place + text.rows.start
         return mixed_loss(assignment, similarity, targets, self.config.mixed_form), accuracy
+
+    def embed_segments(self, segment_tokens: Tensor) -> Tensor:
+        """L2-normalised embeddings ``[M, S, E]`` of mixed segments, projected as inference projects segments."""
+        return F.normalize(self.model.image_projector(segment_tokens, "running"), dim=-1)
 
     def _start_mixed(self, context: StageOneState, source: SourceIndex) -> StageOneState:
         """Contextual mixing: append the mixed images to the originals."""
@@ -185,12 +215,11 @@ def _group_mean(group_tokens: Tensor, source: SourceIndex) -> Tensor:
     return torch.einsum("mb,bgd->mgd", same / same.sum(dim=1, keepdim=True), group_tokens)
 
 
-def _group_similarity(similarity: Tensor, source: SourceIndex, first_row: int) -> Tensor:
+def _group_similarity(similarity: Tensor, candidates: Tensor, first_row: int) -> Tensor:
     """Similarities ``[M, S, K]`` with the texts of each mixed image's own group.
 
     A smaller last group lacks some of its K candidates: those are put out of the question.
     """
-    candidates = source.group_candidates
     index = (candidates + first_row)[:, None, :].expand(-1, similarity.shape[1], -1)
     repeated = torch.zeros_like(candidates, dtype=torch.bool)
     repeated[:, 1:] = candidates[:, 1:] == candidates[:, :-1]

@@ -26,14 +26,6 @@ class SourceIndex:
     """K."""
 
     @property
-    def group_candidates(self) -> Tensor:
-        """``[M, K]`` int64: images of each mixed image's group; a smaller last group repeats its last image."""
-        batch = len(self.source)
-        start = torch.arange(batch, device=self.source.device) // self.group_size * self.group_size
-        offsets = torch.arange(self.group_size, device=self.source.device)
-        return (start[:, None] + offsets[None, :]).clamp(max=batch - 1)
-
-    @property
     def group_targets(self) -> Tensor:
         """``[M, N]`` int64: position of each patch's source within its group, ``0 .. K - 1``."""
         return self.source % self.group_size
@@ -47,6 +39,13 @@ class SourceIndex:
         """``X_res[source[m, n], n] = X_mix[m, n]`` for mixed patches ``[M, N, D]``: undoes :meth:`mix` exactly."""
         restored: Tensor = _PermutePatches.apply(mixed, self.inverse, self.source)  # type: ignore[no-untyped-call]
         return restored
+
+
+def group_candidates(batch: int, group_size: int, device: torch.device) -> Tensor:
+    """``[M, K]`` int64: images of each mixed image's group; a smaller last group repeats its last image."""
+    start = torch.arange(batch, device=device) // group_size * group_size
+    offsets = torch.arange(group_size, device=device)
+    return (start[:, None] + offsets[None, :]).clamp(max=batch - 1)
 
 
 def draw_source_index(keys: Tensor, grid: tuple[int, int], group_size: int, block: int) -> SourceIndex:

@@ -93,7 +93,7 @@ def test_accuracy_is_the_mixed_mask_accuracy_of_the_objective(objective):
     with torch.no_grad():
         _, mixed, _ = objective.branches(images, sample_keys(3, torch.arange(8)), with_restored=False)
         texts = objective.model.encode_text(objective.model.tokenizer.encode(CAPTIONS))
-        _, accuracy = objective.mixed_loss(mixed, TextSide(texts, slice(0, 8)))
+        _, accuracy = objective.mixed_loss(mixed.features, TextSide(texts, slice(0, 8)))
     assert np.mean([row.accuracy for row in rows]) == pytest.approx(float(accuracy), abs=1e-6)
     for row in rows:
         same = (_patch_centres(row.predicted_mask) == _patch_centres(row.source_mask)).all(axis=-1)

@@ -1,3 +1,4 @@
+import copy
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective
+from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
 
@@ -94,10 +95,8 @@ def mixed_gradients(model: DualEncoder, **changes: Any) -> dict[str, Tensor]:
     objective = MixReorgObjective(model, MixReorgConfig.model_validate(changes)).train()
     model.zero_grad()
     images, ids, keys = batch(model)
-    from mixreorg.objectives.groupvit import embed_texts
-
     _, mixed, _ = objective.branches(images, keys, with_restored=False)
-    objective.mixed_loss(mixed, embed_texts(model, ids))[0].backward()
+    objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids)))[0].backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
 
 
@@ -140,17 +139,15 @@ def test_missing_candidates_of_a_smaller_group_do_not_matter(tiny_model: DualEnc
         {"candidates": "group", "group_size": 4, "combine": "none", "num_contextual_blocks": 0, "mixed_form": form}
     )
     objective = MixReorgObjective(tiny_model, config).eval()
-    from mixreorg.objectives.groupvit import embed_texts
-
     images, ids, keys = batch(tiny_model)
     _, mixed, _ = objective.branches(images, keys, with_restored=False)
-    text = embed_texts(tiny_model, ids)
-    together, _ = objective.mixed_loss(mixed, text)
+    text = project_texts(tiny_model, tiny_model.text_encoder(ids))
+    together, _ = objective.mixed_loss(mixed.features, text)
     parts = []
     for rows in (slice(0, 4), slice(4, 6)):
         _, part, _ = objective.branches(images[rows], keys[rows], with_restored=False)
         own = type(text)(text.embeddings[rows], slice(0, rows.stop - rows.start))
-        parts.append(objective.mixed_loss(part, own)[0] * (rows.stop - rows.start))
+        parts.append(objective.mixed_loss(part.features, own)[0] * (rows.stop - rows.start))
     torch.testing.assert_close(together, sum(parts) / 6)
 
 
@@ -177,3 +174,19 @@ def test_diagnostics_are_in_range(tiny_model: DualEncoder) -> None:
 def test_more_contextual_blocks_than_stage_one_has(tiny_model: DualEncoder) -> None:
     with pytest.raises(ValueError, match="exceeds stage 1's depth 3"):
         MixReorgObjective(tiny_model, MixReorgConfig(num_contextual_blocks=4))
+
+
+@pytest.mark.parametrize("config", [{}, {"candidates": "group"}, {"combine": "gate", "mixed_group_tokens": "mean"}])
+def test_a_batch_can_be_encoded_in_chunks_of_whole_groups(tiny_model: DualEncoder, config: dict[str, Any]) -> None:
+    objective = MixReorgObjective(tiny_model, MixReorgConfig.from_dict({**config, "group_size": 2})).train()
+    images, ids, keys = batch(tiny_model)
+    whole = objective.features(images, ids, keys, 0)
+    rows = (slice(0, 2), slice(2, 6))
+    parts = [objective.features(images[part], ids[part], keys[part], 0) for part in rows]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in whole}
+    for name, tensor in whole.items():
+        assert len(tensor) == len(images)
+        torch.testing.assert_close(joined[name], tensor, atol=1e-5, rtol=1e-4)
+    # A copy: every loss moves the running statistics that the next one's mixed segments are projected with.
+    expected = copy.deepcopy(objective).loss(whole, 0).total
+    torch.testing.assert_close(objective.loss(joined, 0).total, expected, atol=1e-5, rtol=1e-5)
