@@ -19,12 +19,15 @@ from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.trainer import TrainOutcome, _check_shares, train
+from mixreorg.train.engine import check_shares
+from mixreorg.train.trainer import TrainOutcome, train
 
 
 def run(config: TrainConfig, folder: Path, *, resume: bool = False) -> tuple[TrainOutcome, str]:
     stream = io.StringIO()
-    outcome = train(config, folder, resume=resume, device="cpu", console=Console(file=stream, width=400))
+    outcome = train(
+        config, folder, resume="auto" if resume else "never", device="cpu", console=Console(file=stream, width=400)
+    )
     return outcome, stream.getvalue()
 
 
@@ -46,7 +49,7 @@ def test_a_run_leaves_all_that_is_promised(train_config: TrainConfig, tmp_path: 
     outcome, console = run(train_config, tmp_path / "run")
     folder = tmp_path / "run"
     assert outcome.step == 12
-    assert not outcome.interrupted
+    assert not outcome.stopped
     assert 0 <= outcome.metrics["foreground_miou"] <= 100
     assert "damaged image: 1" in console
     assert "00007" in console
@@ -157,12 +160,10 @@ def test_a_run_folder_is_not_overwritten_and_not_resumed_as_another_run(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
     run(train_config.updated(steps=2), tmp_path / "run")
-    with pytest.raises(MixreorgError, match="holds a run already; continue it with --resume"):
+    with pytest.raises(MixreorgError, match="holds a run already; continue it with --resume auto"):
         run(train_config, tmp_path / "run")
     with pytest.raises(MixreorgError, match="other values of seed"):
         run(train_config.updated(seed=5), tmp_path / "run", resume=True)
-    with pytest.raises(MixreorgError, match="holds no run to resume"):
-        run(train_config, tmp_path / "none", resume=True)
 
 
 def test_a_missing_shard_is_an_error(train_config: TrainConfig, tmp_path: Path, world: Path) -> None:
@@ -182,9 +183,9 @@ def test_a_device_that_is_not_there(train_config: TrainConfig, tmp_path: Path) -
 def test_batches_that_processes_cannot_share(
     train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, batch_size: int, message: str
 ) -> None:
-    monkeypatch.setattr("mixreorg.train.trainer.world_size", lambda: 2)
+    monkeypatch.setattr("mixreorg.train.engine.world_size", lambda: 2)
     with pytest.raises(MixreorgError, match=message):
-        _check_shares(train_config.updated(batch_size=batch_size))
+        check_shares(train_config.updated(batch_size=batch_size))
 
 
 def test_a_protocol_with_background_and_bfloat16_train_too(train_config: TrainConfig, tmp_path: Path) -> None:

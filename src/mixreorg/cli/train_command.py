@@ -24,7 +24,10 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Override one value: --set optim.lr=1e-3. Repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run in --out from its newest checkpoint.")] = False,
+    resume: Annotated[
+        Literal["never", "auto"],
+        typer.Option(help="auto: continue the run in --out from its newest intact checkpoint, or start one there."),
+    ] = "never",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
 ) -> None:
     """Pre-train a model on image-caption pairs.
@@ -34,9 +37,10 @@ def train(
     from mixreorg.config import merge, read_config_file
     from mixreorg.recipes import recipe as named_recipe
     from mixreorg.train.config import TrainConfig
+    from mixreorg.train.stopping import EXIT_CODES
     from mixreorg.train.trainer import train as run_training
 
-    if resume and recipe is None and config is None:
+    if resume == "auto" and recipe is None and config is None:
         config = out / "train_config.json"
     if recipe is None and config is None:
         raise MixreorgError("name a recipe (--recipe scenes_mixreorg) or a configuration file (--config run.yaml)")
@@ -53,9 +57,10 @@ def train(
     if not resolved.data.train:
         raise MixreorgError("no training data: give --data SHARDS, for example --data 'scenes/train/*.tar'")
     outcome = run_training(resolved, out, resume=resume, device=device)
-    if outcome.interrupted:
+    if outcome.stopped is not None:
+        done = "interrupted" if outcome.stopped == "interrupt" else "terminated"
         typer.echo(
-            f"interrupted after step {outcome.step}; continue with: mixreorg train --out {out} --resume",
+            f"{done} after step {outcome.step}; continue with: mixreorg train --out {out} --resume auto",
             err=True,
         )
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_CODES[outcome.stopped])

@@ -147,15 +147,9 @@ def _train(config: TrainConfig, out: Path, processes: int, console: Console) -> 
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    command += ["mixreorg", "train", "--out", str(run), "--device", "cpu"]
-    if (run / "train_config.json").is_file():
-        command += ["--resume"] if (run / "state.json").is_file() else []
-        if "--resume" not in command:
-            # Interrupted before its first checkpoint: nothing to go on from.
-            (run / "train_config.json").unlink()
-    if "--resume" not in command:
-        write_json(out / "train_config.json", config.to_dict())
-        command += ["--config", str(out / "train_config.json")]
+    write_json(out / "train_config.json", config.to_dict())
+    command += ["mixreorg", "train", "--config", str(out / "train_config.json"), "--out", str(run)]
+    command += ["--resume", "auto", "--device", "cpu"]
     console.print(f"training {config.steps} steps in {processes} processes", highlight=False)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment)

@@ -104,7 +104,8 @@ def _rename(state: Mapping[str, Tensor], rules: Rules, ignored: str) -> dict[str
         new = name
         for pattern, replacement in rules:
             new = re.sub(pattern, replacement, new)
-        renamed[new] = tensor
+        # The logit scale is a scalar in both layouts, and one element here.
+        renamed[new] = tensor.reshape(1) if new == "logit_scale" else tensor
     return renamed
 
 

@@ -131,12 +131,13 @@ class DualEncoder(nn.Module):
         self.text_encoder = TextEncoder(config.text)
         self.image_projector = Projector(config.image.width, config.projector_hidden, config.embed_dim)
         self.text_projector = Projector(config.text.width, config.projector_hidden, config.embed_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE_INIT))
+        # One element instead of a scalar, which sharded training cannot split.
+        self.logit_scale = nn.Parameter(torch.full((1,), LOGIT_SCALE_INIT))
 
     @property
     def scale(self) -> Tensor:
         """The factor on cosine similarities: the learned scale, exponentiated once and clamped at 100."""
-        return self.logit_scale.exp().clamp(max=LOGIT_SCALE_MAX)
+        return self.logit_scale[0].exp().clamp(max=LOGIT_SCALE_MAX)
 
     def encode_image(self, images: Tensor, keys: Tensor | None = None) -> ImageOutput:
         """Encode normalised images.

@@ -83,7 +83,7 @@ class AssignAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
         if options.logits == "cosine":
-            self.cosine_scale = nn.Parameter(torch.tensor(10.0))
+            self.cosine_scale = nn.Parameter(torch.full((1,), 10.0))
 
     def forward(self, queries: Tensor, tokens: Tensor, keys: Tensor | None) -> tuple[Tensor, Assignment]:
         """Pool tokens into segments.

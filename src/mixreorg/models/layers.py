@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mixreorg.randomness import keyed_uniform
 
@@ -156,11 +157,24 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio), width, activation)
         self.drop_path2 = DropPath(drop_path, f"{name}.mlp")
+        self.recompute = False
 
     def forward(
         self, x: Tensor, *, keys: Tensor | None = None, mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        """Shape ``[B, T, D] -> [B, T, D]``; arguments as in :class:`SelfAttention` and :class:`DropPath`."""
+        """Shape ``[B, T, D] -> [B, T, D]``; arguments as in :class:`SelfAttention` and :class:`DropPath`.
+
+        With ``recompute`` set, training keeps the block's input alone and computes the rest again in the backward
+        pass (activation checkpointing). Keyed noise comes out the same, so no generator state need be kept.
+        """
+        if self.recompute and self.training and torch.is_grad_enabled():
+            out: Tensor = checkpoint(
+                self._transform, x, keys, mask, is_causal, use_reentrant=False, preserve_rng_state=False
+            )
+            return out
+        return self._transform(x, keys, mask, is_causal)
+
+    def _transform(self, x: Tensor, keys: Tensor | None, mask: Tensor | None, is_causal: bool) -> Tensor:
         x = x + self.drop_path1(self.attention(self.norm1(x), mask, is_causal), keys)
         x = x + self.drop_path2(self.mlp(self.norm2(x)), keys)
         return x

@@ -36,13 +36,33 @@ class DataConfig(StrictConfig):
     """Where the caption pairs come from and how they are read."""
 
     train: tuple[str, ...] = ()
-    """Shard patterns (braces, globs), folders or caption files; ``--data`` on the command line."""
+    """Shard patterns (braces, globs; paths or URLs), folders or caption files; ``--data`` on the command line."""
+    weights: tuple[float, ...] = ()
+    """Share of each entry of ``train`` in the stream of pairs, in any unit, kept exactly over short periods; each
+    entry then has epochs of its own. Empty: all entries joined, every pair once per epoch."""
+    shuffle_shards: int = Field(0, ge=0)
+    """Shards that are shuffled together: an epoch puts the shards in a random order and takes them so many at a time.
+    0 shuffles over everything. Remote shards need it: the cache then has to hold about twice so many shards."""
+    index_dir: str | None = None
+    """Where ``mixreorg data check`` put the indexes of shards in a read-only folder; None looks beside the shards."""
+    cache_dir: str | None = None
+    """Folder for copies of remote shards; None: ``mixreorg/shards`` in the user's cache folder."""
+    cache_gb: float = Field(50.0, gt=0)
+    """Largest size of that folder in GB; the shards that were used longest ago make room."""
     tokenizer: str = "clip"
     """``clip``, or a tokenizer file made by ``mixreorg data tokenizer``. It decides the text encoder's
     ``vocab_size``, ``context_length`` and ``end_id``, whatever these say."""
     transform: ImageTransformConfig = ImageTransformConfig()
     num_workers: int = Field(4, ge=0)
     """Reading processes per training process; 0 reads in the training process itself."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "DataConfig":
+        if any(not 0 < weight < float("inf") for weight in self.weights):
+            raise ValueError(f"weights must be positive numbers, not {list(self.weights)}")
+        if self.weights and self.train and len(self.weights) != len(self.train):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.train)} entries of train; give one per entry")
+        return self
 
 
 class EvaluationConfig(StrictConfig):
@@ -55,6 +75,20 @@ class EvaluationConfig(StrictConfig):
     """Steps between evaluations; the last step is always evaluated."""
     max_images: int = Field(500, gt=0)
     """The first so many images of the split."""
+
+
+class EngineConfig(StrictConfig):
+    """How a step is computed. Nothing here changes what is computed, but for rounding."""
+
+    chunk: int | None = Field(None, gt=0)
+    """Images per process that are encoded at once. A smaller chunk takes less memory and more time: the gradient of
+    the whole batch is then accumulated from cached embeddings. None: the process's whole share of the batch."""
+    activation_checkpointing: bool = False
+    """Recompute the transformer blocks' inner activations in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compile the transformer blocks with ``torch.compile``."""
+    channels_last: bool = False
+    """Keep images and convolution weights in channels-last memory order."""
 
 
 class TrainConfig(StrictConfig):
@@ -73,8 +107,10 @@ class TrainConfig(StrictConfig):
     """Images per step over all processes."""
     steps: int = Field(87900, gt=0)
     seed: int = Field(0, ge=0, lt=2**63)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Autocast of the forward pass; weights, losses and assignments stay in float32."""
+    engine: EngineConfig = EngineConfig()
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Autocast of the forward pass; weights, losses and assignments stay in float32. ``fp16`` scales the loss and
+    needs CUDA."""
     log_every: int = Field(50, gt=0)
     checkpoint_every: int = Field(1000, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
@@ -86,6 +122,11 @@ class TrainConfig(StrictConfig):
         if side != expected:
             raise ValueError(f"data.transform.image_size {side} differs from model.image.image_size {expected}")
         if isinstance(self.objective, MixReorgConfig):
+            if self.engine.chunk is not None and self.engine.chunk % self.objective.group_size:
+                raise ValueError(
+                    f"engine.chunk {self.engine.chunk} must be a multiple of objective.group_size "
+                    f"{self.objective.group_size}: images mixed together are encoded together"
+                )
             depth = self.model.image.depths[0]
             if self.objective.num_contextual_blocks > depth:
                 raise ValueError(

@@ -1,0 +1,79 @@
+"""Batches for the training loop: a data loader whose failures come in turn, as one clear error."""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from mixreorg.data.loader import PairBatch, PairDataset, batch_sampler, collate
+from mixreorg.data.pairs import PairSource
+from mixreorg.distributed import rank, world_size
+from mixreorg.errors import MixreorgError
+from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.train.config import TrainConfig
+
+
+class BatchReader:
+    """Reads this process's batches from a step on, in worker processes if the configuration asks for them."""
+
+    def __init__(
+        self, source: PairSource, tokenizer: Tokenizer, config: TrainConfig, first_step: int, *, pin_memory: bool
+    ) -> None:
+        """Start reading.
+
+        Args:
+            source: the pairs.
+            tokenizer: of the model.
+            config: of the run.
+            first_step: number of finished steps.
+            pin_memory: whether batches go to page-locked memory, from where CUDA copies in the background.
+        """
+        dataset = PairDataset(source, tokenizer, config.data.transform, config.seed)
+        order = batch_sampler(
+            seed=config.seed,
+            length=len(source),
+            batch_size=config.batch_size,
+            start_step=first_step,
+            num_steps=config.steps - first_step,
+            rank=rank(),
+            world=world_size(),
+        )
+        workers = config.data.num_workers
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_ignore_stop_signals,
+            pin_memory=pin_memory,
+        )
+        previous = signal.getsignal(signal.SIGCHLD)
+        self._batches: Iterator[PairBatch] = iter(loader)
+        # The loader would raise the death of a worker wherever training happens to be, in the middle of a step too.
+        # Without its handler it notices when the next batch does not come.
+        signal.signal(signal.SIGCHLD, previous)
+        self._workers = workers
+
+    def next(self) -> PairBatch:
+        """The next batch.
+
+        Raises:
+            MixreorgError: the data can no longer be read, or a worker process died.
+        """
+        try:
+            return next(self._batches)
+        except RuntimeError as error:
+            if not self._workers:
+                raise
+            raise MixreorgError(
+                f"a reading process died ({str(error).splitlines()[0]}), perhaps for lack of memory; go on with "
+                "--resume auto, with fewer reading processes (--set data.num_workers=...) if it happens again"
+            ) from error
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    """Reading processes leave stopping to the training process, which still needs its next batch to stop cleanly."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,67 @@
+"""From a configuration to the things it names: tokenizer, objective, run folder."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective
+from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.objective import Objective
+from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.train.config import Objective as ObjectiveConfig
+from mixreorg.train.config import TrainConfig
+
+Resume = Literal["never", "auto"]
+
+# What may differ between the parts of one run: neither changes the numbers, except that a run may be made longer.
+_FREE = ("steps", "engine", "log_every")
+_FREE_DATA = ("train", "num_workers")
+
+
+def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer]:
+    """Load the tokenizer and let it set what it decides: vocabulary, context length, end-of-text id."""
+    name = config.data.tokenizer
+    tokenizer = Tokenizer.clip() if name == "clip" else Tokenizer.from_file(Path(name))
+    text = config.model.text.updated(
+        vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length, end_id=tokenizer.end_id
+    )
+    return config.updated(model=config.model.updated(text=text)), tokenizer
+
+
+def build_objective(model: DualEncoder, config: ObjectiveConfig) -> Objective:
+    """The objective that a configuration stands for."""
+    match config:
+        case GroupViTConfig():
+            return GroupViTObjective(model, config)
+        case MixReorgConfig():
+            return MixReorgObjective(model, config)
+
+
+def check_run_folder(run: Path, config: TrainConfig, resume: Resume) -> bool:
+    """Whether a folder holds the run to go on with.
+
+    Raises:
+        MixreorgError: it holds a run already and ``resume`` is ``never``, or that run is another one.
+    """
+    path = run / "train_config.json"
+    if not path.is_file():
+        return False
+    if resume == "never":
+        raise MixreorgError(f"{run} holds a run already; continue it with --resume auto, or choose another --out")
+    _check_same_run(read_json(path), config)
+    return True
+
+
+def _check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
+    """Resuming with another configuration would make a run that no single configuration describes."""
+    current = config.to_dict()
+    changed = [name for name in current if name not in (*_FREE, "data") and current[name] != saved.get(name)]
+    data, saved_data = current["data"], saved.get("data", {})
+    changed += [f"data.{name}" for name in data if name not in _FREE_DATA and data[name] != saved_data.get(name)]
+    if changed:
+        raise MixreorgError(
+            f"the run was started with other values of {', '.join(changed)}; resume it with its own "
+            "train_config.json (--config), or start a new run folder"
+        )
