@@ -4,15 +4,23 @@ python docs/make_images.py demo
 """
 
 import argparse
+import io
 import shutil
 import tempfile
 from pathlib import Path
 
+import torch
+from PIL import Image
+
+from mixreorg.data.rand_augment import RandAugmentConfig, rand_augment_stages
 from mixreorg.data.scenes import generate_scenes, hard
+from mixreorg.data.transforms import ImageTransformConfig, augment, random_view
 from mixreorg.demo.pictures import segmentation_rows, spread_stems
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json
 from mixreorg.models.folder import load_model
+from mixreorg.models.pixels import IMAGE_MEAN, IMAGE_STD
+from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet
 from mixreorg.segment.segmenter import Segmenter
 
@@ -40,6 +48,25 @@ def scenes(demo: Path) -> None:
         shutil.copyfile(made / "contact_sheet.png", IMAGES / "scenes_hard.png")
 
 
+def augmentation() -> None:
+    """A scene, and eleven visits to it with crop, flip, RandAugment, colour jitter and erasing of the recipe."""
+    rand_augment = RandAugmentConfig()
+    config = ImageTransformConfig(rand_augment=rand_augment, erase_probability=0.25)
+    with tempfile.TemporaryDirectory() as folder:
+        made = generate_scenes(hard().updated(image_size=448, seed=3), Path(folder) / "scenes", 12, 12, 12)
+        scene = sorted((made / "VOC" / "JPEGImages").iterdir())[4].read_bytes()
+    keys = sample_keys(33, torch.arange(11))
+    views = [random_view(config, numpy_generator(33, visit)).decode(scene) for visit in range(11)]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    levels = (augment(torch.stack(views), keys, config) * std + mean) * 255
+    visible = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    drawn = zip(*(stage.operations for stage in rand_augment_stages(keys, rand_augment)), strict=True)
+    titles = [" + ".join(item.__name__.replace("_", " ") for item in visit if item) or "-" for visit in drawn]
+    cells = [("scene", Image.open(io.BytesIO(scene)))]
+    cells += [(title, Image.fromarray(picture.numpy())) for title, picture in zip(titles, visible, strict=True)]
+    contact_sheet([cells[:6], cells[6:]], cell_size=160).save(IMAGES / "augmentation.png", optimize=True)
+
+
 def main() -> None:
     """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -48,6 +75,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     segmentation(arguments.demo)
     scenes(arguments.demo)
+    augmentation()
 
 
 if __name__ == "__main__":

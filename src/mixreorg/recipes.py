@@ -2,9 +2,12 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
+from mixreorg.data.rand_augment import RandAugmentConfig
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
+from mixreorg.interop.initialise import InitConfig
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.models.text_encoder import TextEncoderConfig
@@ -14,19 +17,96 @@ from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.segment.protocol import Protocol
 from mixreorg.train.config import DataConfig, EvaluationConfig, OptimConfig, TrainConfig
 
+CC3M, CC12M, YFCC14M, REDCAPS = 2_891_445, 11_156_203, 14_615_499, 11_866_987
+"""Pairs that the authors of GroupViT had of each collection. Steps are counted from these: where links have died
+since, the same steps are more epochs of fewer pairs."""
 
-def groupvit_vits() -> TrainConfig:
-    """GroupViT ViT-S/16 as published, but for RandAugment: 224 px, batch 4096, 30 epochs of 12 M pairs."""
-    return TrainConfig(
-        recipe="groupvit_vits",
+_BATCH = 4096
+
+
+def groupvit_vits_cc12m() -> TrainConfig:
+    """GroupViT ViT-S/16 as published, on CC12M alone: the baseline that MixReorg is compared with.
+
+    224 px, batch 4096, 30 epochs of 11,156,203 pairs, 2 of them warm-up: 81,710 steps. AdamW, peak learning rate
+    1.6e-3, weight decay 0.05, RandAugment, colour jitter, erasing. Source: arXiv 2202.11094, section 4, and its
+    authors' configuration. That lists colour jitter 0.4 beside RandAugment; the timm transform it was written for
+    leaves jitter out in this case (here: ``data.transform.colour_jitter=0``).
+    """
+    config = TrainConfig(
+        recipe="groupvit_vits_cc12m",
         objective=GroupViTConfig(),
-        data=DataConfig(transform=ImageTransformConfig(erase_probability=0.25)),
+        data=DataConfig(transform=ImageTransformConfig(rand_augment=RandAugmentConfig(), erase_probability=0.25)),
+        batch_size=_BATCH,
+    )
+    return _scheduled(config, CC12M, epochs=30, warmup_epochs=2)
+
+
+def groupvit_vits_gcc_yfcc() -> TrainConfig:
+    """GroupViT on CC3M, CC12M and YFCC14M: 30 epochs of 28,663,147 pairs, 209,935 steps of 4096.
+
+    The published run adds the multi-label loss on nouns, which this recipe leaves out.
+    """
+    config = groupvit_vits_cc12m().updated(recipe="groupvit_vits_gcc_yfcc")
+    return _scheduled(config, CC3M + CC12M + YFCC14M, epochs=30, warmup_epochs=2)
+
+
+def groupvit_vits_gcc_redcaps() -> TrainConfig:
+    """GroupViT on CC3M, CC12M and RedCaps: 30 epochs of 25,914,635 pairs, 189,804 steps of 4096, one loss."""
+    config = groupvit_vits_cc12m().updated(recipe="groupvit_vits_gcc_redcaps")
+    return _scheduled(config, CC3M + CC12M + REDCAPS, epochs=30, warmup_epochs=2)
+
+
+def mixreorg_vits_cc12m() -> TrainConfig:
+    """The complete MixReorg on the model, data and schedule of ``groupvit_vits_cc12m`` (arXiv 2308.04829)."""
+    return groupvit_vits_cc12m().updated(recipe="mixreorg_vits_cc12m", objective=MixReorgConfig())
+
+
+def finetune_mixreorg_vits() -> TrainConfig:
+    """Continue a GroupViT checkpoint with MixReorg: 5 epochs of CC12M, 13,618 steps of 4096, a tenth of the rate.
+
+    The checkpoint is named with ``--set initialise.path=...``. Half an epoch of warm-up lets the new losses settle
+    before they move much. No paper gives these values: they are this package's.
+    """
+    config = mixreorg_vits_cc12m()
+    config = config.updated(
+        recipe="finetune_mixreorg_vits",
+        initialise=InitConfig(weights="groupvit"),
+        optim=config.optim.updated(lr=1.6e-4, warmup_lr=4e-7, final_lr=4e-6),
+    )
+    return _scheduled(config, CC12M, epochs=5, warmup_epochs=0.5)
+
+
+def finetune_groupvit_vits() -> TrainConfig:
+    """The control of ``finetune_mixreorg_vits``: the same checkpoint, data and schedule without mixing."""
+    return finetune_mixreorg_vits().updated(recipe="finetune_groupvit_vits", objective=GroupViTConfig())
+
+
+def on_one_24gb(config: TrainConfig) -> TrainConfig:
+    """A full-scale recipe for one card of 24 GB: the same batch, hence the same losses, in chunks.
+
+    In bfloat16 a pair keeps 41 MB for the backward pass with GroupViT and 77 MB with MixReorg: chunks of 256 and 128
+    take about 10 GB. The losses over the whole batch keep less, and while no chunk is held.
+    """
+    chunk = 128 if isinstance(config.objective, MixReorgConfig) else 256
+    return config.updated(
+        engine=config.engine.updated(chunk=chunk), data=config.data.updated(num_workers=8), checkpoint_every=250
     )
 
 
-def mixreorg_vits() -> TrainConfig:
-    """The complete MixReorg on the same model, data and schedule."""
-    return groupvit_vits().updated(recipe="mixreorg_vits", objective=MixReorgConfig())
+def on_eight_80gb(config: TrainConfig) -> TrainConfig:
+    """A full-scale recipe for eight cards of 80 GB: one process and 12 reading processes for each.
+
+    A card's share of 512 pairs keeps 21 GB (MixReorg: 39 GB) for the backward pass, so it needs no chunks.
+    """
+    return config.updated(data=config.data.updated(num_workers=12))
+
+
+def _scheduled(config: TrainConfig, pairs: int, *, epochs: float, warmup_epochs: float) -> TrainConfig:
+    """Set steps and warm-up to so many visits to each of ``pairs``."""
+    warmup_steps = int(warmup_epochs * pairs / config.batch_size)
+    return config.updated(
+        steps=int(epochs * pairs / config.batch_size), optim=config.optim.updated(warmup_steps=warmup_steps)
+    )
 
 
 def scenes_groupvit() -> TrainConfig:
@@ -87,10 +167,31 @@ def scenes_mixreorg() -> TrainConfig:
     )
 
 
+_FULL_SCALE = (
+    groupvit_vits_cc12m,
+    groupvit_vits_gcc_yfcc,
+    groupvit_vits_gcc_redcaps,
+    mixreorg_vits_cc12m,
+    finetune_mixreorg_vits,
+    finetune_groupvit_vits,
+)
+_MACHINES = {"24gb": on_one_24gb, "8x80gb": on_eight_80gb}
+
+
+def _fitted(full_scale: Callable[[], TrainConfig], machine: str) -> TrainConfig:
+    """A full-scale recipe on one of the machines, under its own name."""
+    return _MACHINES[machine](full_scale()).updated(recipe=f"{full_scale.__name__}_{machine}")
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    function.__name__: function for function in (groupvit_vits, mixreorg_vits, scenes_groupvit, scenes_mixreorg)
+    **{function.__name__: function for function in (*_FULL_SCALE, scenes_groupvit, scenes_mixreorg)},
+    **{
+        f"{function.__name__}_{machine}": partial(_fitted, function, machine)
+        for function in _FULL_SCALE
+        for machine in _MACHINES
+    },
 }
-"""Every named recipe; a new one is a function above and its name here."""
+"""Every named recipe; a new one is a function above and its name here. Full-scale ones also exist per machine."""
 
 
 def recipe(name: str) -> TrainConfig:

@@ -5,8 +5,12 @@ import pytest
 from pydantic import BaseModel
 
 from mixreorg.errors import MixreorgError
+from mixreorg.interop.initialise import initialise
+from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.recipes import RECIPES, recipe
 from mixreorg.train.config import TrainConfig
+from mixreorg.train.costs import Numerics
+from mixreorg.train.flops import encoder_costs, loss_costs
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -16,25 +20,80 @@ def test_recipes_are_complete_and_named(name: str) -> None:
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 
-def test_mixreorg_recipes_change_nothing_but_the_objective() -> None:
-    for mixed, plain in (("mixreorg_vits", "groupvit_vits"), ("scenes_mixreorg", "scenes_groupvit")):
-        first, second = recipe(mixed).to_dict(), recipe(plain).to_dict()
-        assert {key for key in first if first[key] != second[key]} == {"recipe", "objective"}
+@pytest.mark.parametrize(
+    ("mixed", "plain"),
+    [
+        ("mixreorg_vits_cc12m", "groupvit_vits_cc12m"),
+        ("finetune_mixreorg_vits", "finetune_groupvit_vits"),
+        ("scenes_mixreorg", "scenes_groupvit"),
+    ],
+)
+def test_mixreorg_recipes_change_nothing_but_the_objective(mixed: str, plain: str) -> None:
+    assert changed(mixed, plain) == {"recipe", "objective"}
 
 
-def test_the_full_scale_recipe_has_the_published_values() -> None:
-    config = recipe("groupvit_vits")
-    assert (config.model.image.width, config.model.image.depths, config.model.image.num_segments) == (
-        384,
-        (6, 3, 3),
-        (64, 8),
-    )
-    assert (config.batch_size, config.optim.lr, config.optim.weight_decay, config.optim.clip_norm) == (
-        4096,
-        1.6e-3,
-        0.05,
-        5.0,
-    )
+def changed(first: str, second: str) -> set[str]:
+    """Sections in which two recipes differ."""
+    one, other = recipe(first).to_dict(), recipe(second).to_dict()
+    return {key for key in one if one[key] != other[key]}
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "steps"),
+    [
+        ("groupvit_vits_cc12m", 11_156_203, 81_710),
+        ("mixreorg_vits_cc12m", 11_156_203, 81_710),
+        ("groupvit_vits_gcc_yfcc", 2_891_445 + 11_156_203 + 14_615_499, 209_935),
+        ("groupvit_vits_gcc_redcaps", 2_891_445 + 11_156_203 + 11_866_987, 189_804),
+    ],
+)
+def test_full_scale_recipes_have_the_published_values(name: str, pairs: int, steps: int) -> None:
+    config = recipe(name)
+    image, optim, transform = config.model.image, config.optim, config.data.transform
+    assert (image.width, image.depths, image.num_group_tokens, image.num_segments) == (384, (6, 3, 3), (64, 8), (64, 8))
+    assert (config.batch_size, config.steps, optim.warmup_steps) == (4096, steps, 2 * pairs // 4096)
+    assert config.steps * 4096 == pytest.approx(30 * pairs, abs=4096)
+    assert (optim.lr, optim.warmup_lr, optim.final_lr, optim.weight_decay) == (1.6e-3, 4e-6, 4e-5, 0.05)
+    assert (optim.betas, optim.eps, optim.clip_norm) == ((0.9, 0.999), 1e-8, 5.0)
+    assert (transform.crop_scale, transform.flip, transform.colour_jitter) == ((0.08, 1.0), True, 0.4)
+    assert transform.erase_probability == 0.25
+    assert transform.rand_augment is not None
+    assert (transform.rand_augment.magnitude, transform.rand_augment.magnitude_std) == (9.0, 0.5)
+    assert f"{steps:,} steps" in (RECIPES[name].__doc__ or "") or name.startswith("mixreorg")
+
+
+@pytest.mark.parametrize("name", ["groupvit_vits_gcc_yfcc", "mixreorg_vits_cc12m", "finetune_groupvit_vits"])
+def test_recipes_for_smaller_machines_compute_the_same(name: str) -> None:
+    for machine in ("24gb", "8x80gb"):
+        assert changed(name, f"{name}_{machine}") <= {"recipe", "engine", "data", "checkpoint_every"}
+        data = recipe(f"{name}_{machine}").data
+        assert data.updated(num_workers=recipe(name).data.num_workers) == recipe(name).data
+
+
+@pytest.mark.parametrize(("machine", "devices", "gigabytes"), [("24gb", 1, 24), ("8x80gb", 8, 80)])
+@pytest.mark.parametrize("name", ["groupvit_vits_gcc_yfcc", "mixreorg_vits_cc12m", "finetune_mixreorg_vits"])
+def test_recipes_for_smaller_machines_fit(name: str, machine: str, devices: int, gigabytes: int) -> None:
+    config = recipe(f"{name}_{machine}")
+    numerics = Numerics.of(config.precision, "cuda")
+    share = config.batch_size // devices
+    chunk = config.engine.chunk or share
+    of_chunk = chunk * sum(cost.saved for cost in encoder_costs(config, numerics).values())
+    of_batch = sum(cost.saved for cost in loss_costs(config, numerics, share, config.batch_size).values())
+    # Besides: weights, gradients, moments (1 GB), and temporary tensors, for which a quarter is left.
+    assert of_chunk + of_batch < 0.75 * gigabytes * 1e9 - 1e9
+    assert of_chunk > 0.25 * gigabytes * 1e9, "larger chunks would use the card better"
+
+
+def test_finetuning_is_shorter_and_gentler_and_asks_for_its_checkpoint(tiny_model: DualEncoder) -> None:
+    full, short = recipe("mixreorg_vits_cc12m"), recipe("finetune_mixreorg_vits")
+    assert short.optim.lr < full.optim.lr / 5
+    assert short.steps == 5 * 11_156_203 // 4096
+    assert short.optim.warmup_steps < short.steps / 5
+    with pytest.raises(MixreorgError, match=r"starts from a checkpoint .* --set initialise\.path="):
+        initialise(tiny_model, short.initialise)
+    assert short.with_overrides(["initialise.path=groupvit.pth"]).initialise.weights == "groupvit"
+    with pytest.raises(MixreorgError, match=r"there is no checkpoint at groupvit\.pth"):
+        initialise(tiny_model, short.with_overrides(["initialise.path=groupvit.pth"]).initialise)
 
 
 def test_an_unknown_recipe() -> None:

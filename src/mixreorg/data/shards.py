@@ -4,11 +4,15 @@ A shard is an uncompressed tar. Members whose names agree up to the first dot of
 sample: an image (jpg, jpeg, png, webp) and a caption (``txt``, or ``caption`` in ``json``).
 """
 
+import hashlib
 import json
+import os
 import re
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +21,83 @@ from mixreorg.data.problems import Problem, Problems, UnusableSampleError
 from mixreorg.errors import MixreorgError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+# Pillow hands other formats to external programs or reads them in ways not meant for files from strangers.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 _MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
-_BLOCK_BYTES = 512
+BLOCK_BYTES = 512
+"""Members of a tar begin at multiples of this."""
 _TAIL_BYTES = 1 << 20
+_UINT32_END = 1 << 32
+_DIGEST_PIECES, _DIGEST_PIECE_BYTES = 16, 4096
 
 Extent = tuple[int, int]
 """Offset and size in bytes of a member's data inside its shard."""
+
+
+class ShardFile(Protocol):
+    """Where the bytes of a shard come from."""
+
+    @property
+    def name(self) -> str:
+        """Path or URL, as messages show it."""
+
+    def open(self) -> BinaryIO:
+        """The tar file, unbuffered and seekable; raises ``OSError`` or ``MixreorgError``."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A shard on a disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    def open(self) -> BinaryIO:
+        """Open it."""
+        return self.path.open("rb", buffering=0)
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Keys and places of a shard's usable samples, as arrays: forked processes share their memory."""
+
+    key_bytes: npt.NDArray[np.uint8]
+    """All keys, one after the other, as the bytes of their names."""
+    key_ends: npt.NDArray[np.uint32]
+    """``[samples]`` end of each key in ``key_bytes``."""
+    extents: npt.NDArray[np.uint32]
+    """``[samples, 3, 2]`` first block of :data:`BLOCK_BYTES` and size in bytes of image, text and metadata; 0 and 0
+    where missing."""
+
+    @classmethod
+    def pack(cls, keys: Sequence[str], extents: Sequence[Sequence[Extent]]) -> "SampleTable":
+        """Pack keys, and for each the extents of image, text and metadata."""
+        encoded = [key.encode("utf-8", "surrogateescape") for key in keys]
+        places = np.array(extents, dtype=np.int64).reshape(len(keys), 3, 2)
+        places[:, :, 0] //= BLOCK_BYTES
+        return cls(
+            np.frombuffer(b"".join(encoded), dtype=np.uint8),
+            np.cumsum([len(key) for key in encoded], dtype=np.uint32),
+            places.astype(np.uint32),
+        )
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.key_ends)
+
+    def key(self, index: int) -> str:
+        """Key of a sample."""
+        start = int(self.key_ends[index - 1]) if index else 0
+        return self.key_bytes[start : int(self.key_ends[index])].tobytes().decode("utf-8", "surrogateescape")
+
+    def places(self, index: int) -> list[Extent]:
+        """Extents of image, text and metadata of a sample, in bytes."""
+        return [(block * BLOCK_BYTES, size) for block, size in self.extents[index].tolist()]
 
 
 @dataclass
@@ -38,28 +112,28 @@ class _Members:
 class Shard:
     """The usable samples of one tar file, in the order of the file."""
 
-    def __init__(self, path: Path, keys: list[str], extents: npt.NDArray[np.int64]) -> None:
-        """Describe a shard; :func:`index_shard` makes these.
+    def __init__(self, file: ShardFile, table: SampleTable, num_bytes: int, digest: str) -> None:
+        """Describe a shard; :func:`index_shard` and :func:`~mixreorg.data.shard_index.read_index` make these.
 
         Args:
-            path: the tar file.
-            keys: one per sample.
-            extents: ``[samples, 3, 2]`` offset and size of image, text and metadata; 0 and 0 where missing.
+            file: the tar file.
+            table: its usable samples.
+            num_bytes: size of the file when it was indexed.
+            digest: :func:`file_digest` of it then.
         """
-        self.name = str(path)
-        self._path = path
-        # One array instead of many strings: worker processes share its memory.
-        self._keys = np.array([key.encode("utf-8", "surrogateescape") for key in keys], dtype=np.bytes_)
-        self._extents = extents
+        self.name = file.name
+        self.table = table
+        self.num_bytes = num_bytes
+        self.digest = digest
+        self._file = file
 
     def __len__(self) -> int:
         """Number of usable samples."""
-        return len(self._keys)
+        return len(self.table)
 
     def key(self, index: int) -> str:
         """Key of a sample: its members' name up to the first dot."""
-        key: bytes = self._keys[index]
-        return key.decode("utf-8", "surrogateescape")
+        return self.table.key(index)
 
     def read(self, index: int) -> tuple[bytes, str]:
         """Bytes of the image file, and the caption.
@@ -68,19 +142,30 @@ class Shard:
             UnusableSampleError: no caption, or one that cannot be read.
             MixreorgError: the shard itself cannot be read.
         """
-        image, text, metadata = self._read_extents(self._extents[index].tolist())
+        image, text, metadata = self._read_extents(self.table.places(index))
         return image, _caption(text, metadata)
 
     def caption(self, index: int) -> str:
         """The caption alone; raises as :meth:`read` does."""
-        text, metadata = self._read_extents(self._extents[index, 1:].tolist())
+        text, metadata = self._read_extents(self.table.places(index)[1:])
         return _caption(text, metadata)
+
+    def image_head(self, index: int, limit: int) -> bytes:
+        """At most the first ``limit`` bytes of the image file; raises as :meth:`read` does."""
+        offset, size = self.table.places(index)[0]
+        return self._read_extents([(offset, min(size, limit))])[0]
+
+    def fingerprint(self) -> bytes:
+        """Identifies name and content, wherever the file lies: its digest, and keys and places of all samples."""
+        table = self.table
+        parts = (table.key_bytes.tobytes(), table.key_ends.tobytes(), table.extents.tobytes())
+        return content_hash(Path(self.name).name, self.digest, *parts)
 
     def _read_extents(self, extents: list[Extent]) -> list[bytes]:
         try:
             # Opened for each sample: a descriptor kept open would have to survive forks, threads and a
             # thousand shards, to save a hundredth of the time that decoding takes.
-            with self._path.open("rb", buffering=0) as file:
+            with self._file.open() as file:
                 contents = []
                 for offset, size in extents:
                     file.seek(offset)
@@ -105,34 +190,75 @@ def index_shard(path: Path, problems: Problems) -> Shard:
         problems: receives what was left out.
 
     Raises:
-        MixreorgError: the file cannot be opened or does not begin as a tar file.
+        MixreorgError: the file cannot be opened, does not begin as a tar file or is larger than 2 TiB.
     """
+    shard, found = scan_shard(path)
+    problems.extend(found)
+    return shard
+
+
+def scan_shard(path: Path) -> tuple[Shard, list[Problem]]:
+    """Index a shard as :func:`index_shard` does, and return what was left out."""
+    return scan_file(LocalFile(path))
+
+
+def scan_file(file: ShardFile) -> tuple[Shard, list[Problem]]:
+    """Index a shard wherever it lies; otherwise as :func:`scan_shard`."""
     samples: dict[str, _Members] = {}
+    found: list[Problem] = []
     try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as archive:
-            _collect_members(archive, str(path), size, samples, problems)
-            _check_end(path, archive.offset, size, problems)
+        with file.open() as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size > _UINT32_END * BLOCK_BYTES:
+                raise MixreorgError(f"the shard {file.name} is larger than 2 TiB; split it")
+            digest = file_digest(stream, size)
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                _collect_members(archive, file.name, size, samples, found)
+                _check_end(stream, file.name, archive.offset, size, found)
     except tarfile.TarError as error:
         raise MixreorgError(
-            f"{path} is not an uncompressed tar file ({error}); make it again or leave it out"
+            f"{file.name} is not an uncompressed tar file ({error}); make it again or leave it out"
         ) from error
     except OSError as error:
-        raise MixreorgError(f"cannot read the shard {path}: {error.strerror or error}") from error
+        raise MixreorgError(f"cannot read the shard {file.name}: {error.strerror or error}") from error
     keys, rows = [], []
     for key, members in samples.items():
         if members.image is None:
-            problems.add(Problem("no image", str(path), key))
+            found.append(Problem("no image", file.name, key))
         elif members.text is None and members.metadata is None:
-            problems.add(Problem("no caption", str(path), key))
+            found.append(Problem("no caption", file.name, key))
         else:
             keys.append(key)
             rows.append([members.image, members.text or (0, 0), members.metadata or (0, 0)])
-    return Shard(path, keys, np.array(rows, dtype=np.int64).reshape(len(rows), 3, 2))
+    return Shard(file, SampleTable.pack(keys, rows), size, digest), found
+
+
+def file_digest(file: BinaryIO, size: int) -> str:
+    """Identifies a file cheaply: a hash of its size and of 64 KiB in 16 pieces spread over it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    pieces = []
+    for offset in np.linspace(0, max(size - _DIGEST_PIECE_BYTES, 0), _DIGEST_PIECES, dtype=np.int64).tolist():
+        file.seek(offset)
+        pieces.append(file.read(_DIGEST_PIECE_BYTES))
+    return content_hash(str(size), *pieces).hex()
+
+
+def content_hash(*parts: str | bytes) -> bytes:
+    """16 bytes that identify texts and contents in their order."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        state.update(len(content).to_bytes(8, "little"))
+        state.update(content)
+    return state.digest()
 
 
 def _collect_members(
-    archive: tarfile.TarFile, shard: str, size: int, samples: dict[str, _Members], problems: Problems
+    archive: tarfile.TarFile, shard: str, size: int, samples: dict[str, _Members], found: list[Problem]
 ) -> None:
     try:
         for member in archive:
@@ -147,22 +273,23 @@ def _collect_members(
                 continue
             members = samples.setdefault(key, _Members())
             if getattr(members, kind) is not None:
-                problems.add(Problem("duplicate member", shard, member.name))
-            if member.size:
+                found.append(Problem("duplicate member", shard, member.name))
+            if member.size >= _UINT32_END:
+                found.append(Problem("image too large" if kind == "image" else "damaged caption", shard, key))
+            elif member.size:
                 setattr(members, kind, (member.offset_data, member.size))
     except (tarfile.TarError, ValueError) as error:
-        problems.add(Problem("damaged shard", shard, f"at byte {archive.offset:,} of {size:,}: {error}"))
+        found.append(Problem("damaged shard", shard, f"at byte {archive.offset:,} of {size:,}: {error}"))
 
 
-def _check_end(path: Path, offset: int, size: int, problems: Problems) -> None:
+def _check_end(stream: BinaryIO, shard: str, offset: int, size: int, found: list[Problem]) -> None:
     """Report a shard whose headers end before the file does; ``tarfile`` takes any end for a normal one."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        tail = file.read(_TAIL_BYTES)
-    if len(tail) < _BLOCK_BYTES:
-        problems.add(Problem("truncated shard", str(path), f"no end mark after byte {size:,}"))
+    stream.seek(offset)
+    tail = stream.read(_TAIL_BYTES)
+    if len(tail) < BLOCK_BYTES:
+        found.append(Problem("truncated shard", shard, f"no end mark after byte {size:,}"))
     elif any(tail):
-        problems.add(Problem("damaged shard", str(path), f"unreadable after byte {offset:,} of {size:,}"))
+        found.append(Problem("damaged shard", shard, f"unreadable after byte {offset:,} of {size:,}"))
 
 
 def _caption(text: bytes, metadata: bytes) -> str:

@@ -6,10 +6,12 @@ from pydantic import Field, model_validator
 
 from mixreorg.config import StrictConfig
 from mixreorg.data.transforms import ImageTransformConfig
+from mixreorg.interop.initialise import InitConfig
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
+from mixreorg.train.alarm_config import AlarmConfig
 
 Objective = Annotated[GroupViTConfig | MixReorgConfig, Field(discriminator="kind")]
 
@@ -107,6 +109,8 @@ class TrainConfig(StrictConfig):
     """Images per step over all processes."""
     steps: int = Field(87900, gt=0)
     seed: int = Field(0, ge=0, lt=2**63)
+    initialise: InitConfig = InitConfig()
+    """Weights that the model starts from."""
     engine: EngineConfig = EngineConfig()
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Autocast of the forward pass; weights, losses and assignments stay in float32. ``fp16`` scales the loss and
@@ -115,6 +119,9 @@ class TrainConfig(StrictConfig):
     checkpoint_every: int = Field(1000, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
     """Newest checkpoints kept beside the best one."""
+    alarms: AlarmConfig = AlarmConfig()
+    wandb_project: str | None = None
+    """Project on Weights & Biases to log to as well; needs the extra ``wandb``."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":

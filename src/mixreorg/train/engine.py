@@ -74,6 +74,8 @@ class Engine:
         self.config = config
         self.accelerator = _accelerator(config, device)
         self.device: torch.device = self.accelerator.device
+        self.is_sharded = bool(self.accelerator.is_fsdp2)
+        """Whether parameters are spread over the processes (FSDP2)."""
 
     def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Wrap what is trained; both hold all restored state already.
@@ -99,11 +101,6 @@ class Engine:
             self._wrapped, self._stepper = self.accelerator.prepare(_Wrapped(objective), optimizer)
         if self.is_sharded:
             _shard_moments(objective, optimizer, moments)
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether parameters are spread over the processes (FSDP2)."""
-        return bool(self.accelerator.is_fsdp2)
 
     def step(self, inputs: StepInputs, step: int, learning_rate: float) -> LossTerms:
         """One optimizer step.

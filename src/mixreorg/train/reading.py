@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from mixreorg.data.loader import PairBatch, PairDataset, batch_sampler, collate
+from mixreorg.data.loader import PairBatch, PairDataset, collate, original_error, step_visits
 from mixreorg.data.pairs import PairSource
 from mixreorg.distributed import rank, world_size
 from mixreorg.errors import MixreorgError
@@ -30,10 +30,9 @@ class BatchReader:
             pin_memory: whether batches go to page-locked memory, from where CUDA copies in the background.
         """
         dataset = PairDataset(source, tokenizer, config.data.transform, config.seed)
-        order = batch_sampler(
-            seed=config.seed,
-            length=len(source),
-            batch_size=config.batch_size,
+        visits = step_visits(
+            source.order(config.seed, config.data.weights, config.data.shuffle_shards),
+            config.batch_size,
             start_step=first_step,
             num_steps=config.steps - first_step,
             rank=rank(),
@@ -42,11 +41,11 @@ class BatchReader:
         workers = config.data.num_workers
         loader: DataLoader[Any] = DataLoader(
             dataset,
-            batch_sampler=order,
+            batch_sampler=visits,
             collate_fn=collate,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_ignore_stop_signals,
+            worker_init_fn=_ignore_interrupts,
             pin_memory=pin_memory,
         )
         previous = signal.getsignal(signal.SIGCHLD)
@@ -64,6 +63,10 @@ class BatchReader:
         """
         try:
             return next(self._batches)
+        except MixreorgError as error:
+            if not self._workers:
+                raise
+            raise original_error(error) from None
         except RuntimeError as error:
             if not self._workers:
                 raise
@@ -73,7 +76,6 @@ class BatchReader:
             ) from error
 
 
-def _ignore_stop_signals(worker: int) -> None:
-    """Reading processes leave stopping to the training process, which still needs its next batch to stop cleanly."""
+def _ignore_interrupts(worker: int) -> None:
+    """Reading processes leave Ctrl-C to the training process, which still needs its next batch to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from mixreorg.data.pairs import PairSource, open_pairs
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.models.dual_encoder import DualEncoder
@@ -10,14 +11,15 @@ from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
 from mixreorg.objectives.objective import Objective
 from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.train.card import RunFacts, read_card
 from mixreorg.train.config import Objective as ObjectiveConfig
 from mixreorg.train.config import TrainConfig
 
 Resume = Literal["never", "auto"]
 
 # What may differ between the parts of one run: neither changes the numbers, except that a run may be made longer.
-_FREE = ("steps", "engine", "log_every")
-_FREE_DATA = ("train", "num_workers")
+_FREE = ("steps", "engine", "log_every", "alarms", "wandb_project")
+_FREE_DATA = ("train", "num_workers", "index_dir", "cache_dir", "cache_gb")
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer]:
@@ -39,6 +41,12 @@ def build_objective(model: DualEncoder, config: ObjectiveConfig) -> Objective:
             return MixReorgObjective(model, config)
 
 
+def open_source(config: TrainConfig) -> PairSource:
+    """The caption pairs of a run."""
+    data = config.data
+    return open_pairs(data.train, index_dir=data.index_dir, cache_dir=data.cache_dir, cache_gb=data.cache_gb)
+
+
 def check_run_folder(run: Path, config: TrainConfig, resume: Resume) -> bool:
     """Whether a folder holds the run to go on with.
 
@@ -52,6 +60,20 @@ def check_run_folder(run: Path, config: TrainConfig, resume: Resume) -> bool:
         raise MixreorgError(f"{run} holds a run already; continue it with --resume auto, or choose another --out")
     _check_same_run(read_json(path), config)
     return True
+
+
+def check_same_data(checkpoint: Path, facts: RunFacts) -> None:
+    """Other pairs under the old paths, or the old ones with a shard missing, would make another run.
+
+    Raises:
+        MixreorgError: the pairs are not those that the checkpoint was trained on.
+    """
+    data = read_card(checkpoint).data
+    if data.fingerprint is not None and data.fingerprint != facts.fingerprint:
+        raise MixreorgError(
+            f"the run was started on other caption pairs: {data.num_pairs:,} then, {facts.num_pairs:,} now, or others "
+            "of the same number; restore them (mixreorg data check tells what is missing), or start a new run folder"
+        )
 
 
 def _check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:

@@ -10,25 +10,30 @@ import torch.distributed as dist
 from rich.console import Console
 
 from mixreorg.data.loader import PairBatch
-from mixreorg.data.pairs import PairSource, open_pairs
 from mixreorg.data.problems import Problem, Problems
+from mixreorg.data.transforms import augment
 from mixreorg.distributed import rank, world_size
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, SplitResult, evaluate_split
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
 from mixreorg.files import write_json
+from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.objectives.terms import LossTerms
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.train.alarms import Alarms
+from mixreorg.train.card import RunFacts, read_card
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device, Engine, StepInputs, check_shares
+from mixreorg.train.flops import flops_per_pair
+from mixreorg.train.hardware import peak_flops
 from mixreorg.train.meter import Meter
-from mixreorg.train.metric_sinks import ConsoleSink, JsonlSink, MetricSink, TensorBoardSink
+from mixreorg.train.metric_sinks import MetricSink, open_sinks
 from mixreorg.train.optim import build_optimizer, learning_rate
 from mixreorg.train.reading import BatchReader
-from mixreorg.train.setup import Resume, build_objective, check_run_folder, resolve
+from mixreorg.train.setup import Resume, build_objective, check_run_folder, check_same_data, open_source, resolve
 from mixreorg.train.stopping import Stop, StopSignals
 
 
@@ -51,6 +56,7 @@ def train(
     resume: Resume = "never",
     device: Device = "auto",
     console: Console | None = None,
+    until: int | None = None,
 ) -> TrainOutcome:
     """Train a model into a run folder.
 
@@ -61,12 +67,13 @@ def train(
             sample, and starts one where there is none.
         device: ``auto`` takes CUDA or MPS where there is one.
         console: where progress goes; standard error by default.
+        until: finished steps after which to stop, with schedules as for the whole run; None for its last step.
 
     Raises:
         MixreorgError: data, configuration or run folder that cannot be used. What was trained before data failed
             is saved.
     """
-    return _Run(config, run, resume, device, console or Console(stderr=True)).loop()
+    return _Run(config, run, resume, device, console or Console(stderr=True), until).loop()
 
 
 class _StopEvaluationError(Exception):
@@ -76,44 +83,64 @@ class _StopEvaluationError(Exception):
 class _Run:
     """One training process's view of a run."""
 
-    def __init__(self, config: TrainConfig, run: Path, resume: Resume, device: Device, console: Console) -> None:
+    def __init__(
+        self, config: TrainConfig, run: Path, resume: Resume, device: Device, console: Console, until: int | None
+    ) -> None:
         self.config, tokenizer = resolve(config)
+        self.last_step = min(self.config.steps, until or self.config.steps)
         self.run = run
         self.console = console
-        self.store = CheckpointStore(run, self.config)
         self.engine = Engine(self.config, device)
         check_shares(self.config)
-        self.source: PairSource = open_pairs(self.config.data.train)
+        self.source = open_source(self.config)
+        facts = RunFacts(self.source.fingerprint(), len(self.source), self.engine.device)
+        self.store = CheckpointStore(run, self.config, facts)
         self.split: VocSplit | None = None
         if self.config.evaluation.root is not None:
             evaluation = self.config.evaluation
             self.split = open_voc_split(Path(str(evaluation.root)), evaluation.split, evaluation.max_images)
-        resumed = self._claim_folder(resume)
         torch.manual_seed(self.config.seed)
         self.tokenizer = tokenizer
-        model = DualEncoder(self.config.model, tokenizer).to(self.engine.device)
+        model = DualEncoder(self.config.model, tokenizer)
+        resumed = check_run_folder(self.run, self.config, resume)
+        if not resumed:
+            self._initialise(model)
+        self._claim_folder()
+        model = model.to(self.engine.device)
         objective = build_objective(model, self.config.objective).to(self.engine.device)
         optimizer = build_optimizer(objective, self.config.optim)
         self.step = 0
-        checkpoint = self.store.latest() if resumed else None
+        checkpoint = self.store.latest(lambda line: self._say(line, style="yellow")) if resumed else None
         if checkpoint is not None:
+            check_same_data(checkpoint, facts)
             self.step = self.store.restore(checkpoint, objective, model, optimizer)
-        self.saved_step = self.step if checkpoint is not None else -1
+        self.saved_step = self.step
         self.engine.prepare(objective, optimizer)
+        if checkpoint is not None:
+            self.engine.restore_scaler(read_card(checkpoint).scaler)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.metrics: dict[str, float] = {}
+        self.alarms = Alarms(self.config.alarms, self.config)
         self.problems: Problems = self.source.problems
         self.met: set[Problem] = set()
 
     def loop(self) -> TrainOutcome:
         """Train to the last step or to a signal, then save. A finished run is left as it is."""
-        if self.step >= self.config.steps:
+        if self.step >= self.last_step:
             self._say(f"{self.run} is finished: step {self.step} of {self.config.steps}")
             self.engine.close()
             return TrainOutcome(self.step, None, self.metrics)
         sinks = self._sinks()
         self._announce()
-        self.meter = Meter(self.step, self.config.steps, self.config.batch_size)
+        peak = peak_flops(self.engine.device, self.config.precision)
+        self.meter = Meter(
+            self.step,
+            self.config.steps,
+            self.config.batch_size,
+            device=self.engine.device,
+            flops_per_pair=flops_per_pair(self.config, self.config.batch_size, devices=world_size()).model_train,
+            peak_flops=peak.flops * world_size(),
+        )
         try:
             with StopSignals() as self.signals:
                 stopped, failure = self._train(sinks)
@@ -142,7 +169,7 @@ class _Run:
             self.step,
             pin_memory=self.engine.device.type == "cuda",
         )
-        while self.step < self.config.steps:
+        while self.step < self.last_step:
             batch, failure = self._next(reader)
             # Agreed on before the step: all processes then end with the same finished steps.
             interrupted, terminated, failed = self.engine.any_process(
@@ -169,8 +196,10 @@ class _Run:
 
     def _train_step(self, batch: PairBatch) -> LossTerms:
         token_ids = trim(batch.token_ids, self.config.model.text.end_id).to(self.engine.device)
+        keys = sample_keys(self.config.seed, batch.sample_ids)
         batch = batch.to(self.engine.device)
-        inputs = StepInputs(batch.images, token_ids, sample_keys(self.config.seed, batch.sample_ids))
+        images = augment(batch.images, keys, self.config.data.transform)
+        inputs = StepInputs(images, token_ids, keys.to(self.engine.device))
         rate = learning_rate(self.step, self.config.steps, self.config.optim)
         terms = self.engine.step(inputs, self.step, rate)
         self.problems.extend(batch.problems)
@@ -178,11 +207,11 @@ class _Run:
         return terms
 
     def _after_step(self, terms: LossTerms, sinks: list[MetricSink]) -> None:
-        if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+        if self.step % self.config.log_every == 0 or self.step == self.last_step:
             self._log(terms, sinks)
         if self.step % self.config.evaluation.every == 0:
             self._evaluate(sinks)
-        if self.step % self.config.checkpoint_every == 0 and self.step < self.config.steps:
+        if self.step % self.config.checkpoint_every == 0 and self.step < self.last_step:
             self._check_finite(terms)
             self._save()
             self.meter.exclude_pause()
@@ -194,10 +223,12 @@ class _Run:
             dist.all_reduce(values)
             values /= world_size()
         self._check_finite(terms)
-        metrics = dict(zip(scalars, values.tolist(), strict=True))
-        record = {f"train/{name}": value for name, value in {**metrics, **self.meter.read()}.items()}
+        metrics = {**dict(zip(scalars, values.tolist(), strict=True)), **self.meter.read()}
         for sink in sinks:
-            sink.write(self.step, record)
+            sink.write(self.step, {f"train/{name}": value for name, value in metrics.items()})
+        for alarm in self.alarms.observe(self.step, metrics) if sinks else []:
+            for sink in sinks:
+                sink.alarm(self.step, alarm)
 
     def _check_finite(self, terms: LossTerms) -> None:
         """Stop before anything that is not a number is logged as progress or saved as a checkpoint."""
@@ -206,10 +237,7 @@ class _Run:
         finite[1] = finite[1] or self.engine.scaler_state is not None
         bad_loss, bad_gradient = self.engine.any_process([not good for good in finite])
         if bad_loss or bad_gradient:
-            raise MixreorgError(
-                f"the {'loss' if bad_loss else 'gradient'} is not a finite number at step {self.step}; resume from "
-                "the last checkpoint with a lower optim.lr, a longer optim.warmup_steps or precision=fp32"
-            )
+            raise MixreorgError(self.alarms.not_finite(self.step, "loss" if bad_loss else "gradient").message)
 
     def _evaluate(self, sinks: list[MetricSink]) -> None:
         if self.split is None:
@@ -238,14 +266,15 @@ class _Run:
 
     def _save(self) -> None:
         """Save a checkpoint of the finished steps, unless there is one."""
-        if self.saved_step == self.step or self.step == 0:
+        if self.saved_step == self.step:
             return
         objective, optimizer = self.engine.snapshot(), self.engine.optimizer_snapshot()
         failure: MixreorgError | None = None
         if rank() == 0:
             metrics = self.metrics if self.metrics.get("step") == self.step else {}
             try:
-                self.store.save(objective, objective.model, optimizer, Progress(self.step, metrics))
+                progress = Progress(self.step, metrics, self.engine.scaler_state)
+                self.store.save(objective, objective.model, optimizer, progress)
             except MixreorgError as error:
                 failure = error
         (failed,) = self.engine.any_process([failure is not None])
@@ -253,23 +282,30 @@ class _Run:
             raise failure or MixreorgError("process 0 could not save a checkpoint; its own message says why")
         self.saved_step = self.step
 
-    def _claim_folder(self, resume: Resume) -> bool:
-        """Check the run folder and write the configuration; whether a run is resumed."""
-        resumed = check_run_folder(self.run, self.config, resume)
+    def _initialise(self, model: DualEncoder) -> None:
+        """Take the weights that the run starts from; before the folder is claimed, so that an error leaves none."""
+        report = initialise(model, self.config.initialise)
+        if report is not None:
+            self._say(report.summary())
+
+    def _claim_folder(self) -> None:
+        """Write the configuration."""
         # Nobody writes before everybody has looked.
         self.engine.wait()
         if rank() == 0:
             write_json(self.run / "train_config.json", self.config.to_dict())
-        return resumed
 
     def _sinks(self) -> list[MetricSink]:
         if rank() != 0:
             return []
-        return [
-            JsonlSink(self.run / "log.jsonl", self.step),
-            TensorBoardSink(self.run / "tensorboard", self.step),
-            ConsoleSink(self.console, self.config.steps),
-        ]
+        return open_sinks(
+            self.run,
+            self.step,
+            self.config.steps,
+            self.console,
+            wandb_project=self.config.wandb_project,
+            config=self.config.to_dict(),
+        )
 
     def _announce(self) -> None:
         self._say(

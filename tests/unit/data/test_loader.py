@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mixreorg.data.loader import PairBatch, PairDataset, batch_sampler, collate
-from mixreorg.data.pairs import epoch_order, open_pairs
+from mixreorg.data.loader import PairBatch, PairDataset, collate, step_visits
+from mixreorg.data.order import VisitOrder, epoch_order
+from mixreorg.data.pairs import open_pairs
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
 from mixreorg.text.tokenizer import Tokenizer
@@ -32,12 +33,12 @@ def make_dataset(folder: Path, seed: int = 0) -> PairDataset:
 
 
 def load(dataset: PairDataset, workers: int, steps: int = 4) -> list[PairBatch]:
-    sampler = batch_sampler(dataset.seed, len(dataset), batch_size=6, start_step=0, num_steps=steps)
-    return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
+    visits = step_visits(dataset.source.order(dataset.seed), batch_size=6, start_step=0, num_steps=steps)
+    return list(DataLoader(dataset, batch_sampler=visits, num_workers=workers, collate_fn=collate))
 
 
 def test_every_epoch_visits_every_pair_once_across_batch_borders() -> None:
-    steps = list(batch_sampler(seed=3, length=10, batch_size=4, start_step=0, num_steps=10))
+    steps = list(step_visits(VisitOrder(3, [[10]]), batch_size=4, start_step=0, num_steps=10))
     assert [len(step) for step in steps] == [4] * 10
     visits = [visit for step in steps for visit in step]
     for epoch in range(4):
@@ -46,31 +47,32 @@ def test_every_epoch_visits_every_pair_once_across_batch_borders() -> None:
 
 
 def test_a_batch_may_be_larger_than_an_epoch() -> None:
-    (step,) = batch_sampler(seed=3, length=10, batch_size=25, start_step=2, num_steps=1)
+    (step,) = step_visits(VisitOrder(3, [[10]]), batch_size=25, start_step=2, num_steps=1)
     stream = [(epoch, index) for epoch in range(8) for index in epoch_order(3, epoch, 10).tolist()]
     assert step == stream[50:75]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
 def test_ranks_together_take_the_same_steps_from_any_start(world: int) -> None:
-    whole = list(batch_sampler(seed=1, length=10, batch_size=6, start_step=0, num_steps=12))
-    ranks = [batch_sampler(1, 10, 6, start_step=5, num_steps=7, rank=rank, world=world) for rank in range(world)]
+    whole = list(step_visits(VisitOrder(1, [[10]]), batch_size=6, start_step=0, num_steps=12))
+    order = VisitOrder(1, [[10]])
+    ranks = [step_visits(order, 6, start_step=5, num_steps=7, rank=rank, world=world) for rank in range(world)]
     together = [[visit for share in shares for visit in share] for shares in zip(*ranks, strict=True)]
     assert together == whole[5:]
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error() -> None:
     with pytest.raises(MixreorgError, match=r"batch of 10 .* 4 processes"):
-        batch_sampler(0, 10, batch_size=10, start_step=0, num_steps=1, rank=0, world=4)
+        step_visits(VisitOrder(0, [[10]]), batch_size=10, start_step=0, num_steps=1, rank=0, world=4)
 
 
 def test_batches_hold_what_the_sampler_asked_for(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, seed=5)
     batches = load(dataset, workers=0)
-    visits = list(batch_sampler(5, NUM_PAIRS, 6, 0, 4))
+    visits = list(step_visits(VisitOrder(5, [[NUM_PAIRS]]), 6, 0, 4))
     for batch, expected in zip(batches, visits, strict=True):
         assert batch.images.shape == (6, 3, 16, 16)
-        assert batch.images.dtype == torch.float32
+        assert batch.images.dtype == torch.uint8
         assert batch.token_ids.shape == (6, 12)
         assert batch.sample_ids.tolist() == [epoch * NUM_PAIRS + index for epoch, index in expected]
         indices = [{4: 5, 7: 8}.get(index, index) for _, index in expected]
@@ -106,3 +108,26 @@ def test_a_batch_moves_to_a_device(tmp_path: Path) -> None:
     moved = batch.to("meta")
     assert {moved.images.device.type, moved.token_ids.device.type, moved.sample_ids.device.type} == {"meta"}
     assert moved.captions == batch.captions
+
+
+def test_every_visit_of_weighted_sources_has_an_id_of_its_own(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        make_dataset(tmp_path / folder)
+    dataset = make_dataset(tmp_path / "a")
+    dataset.source = open_pairs([tmp_path / "a", tmp_path / "b"])
+    visits = step_visits(dataset.source.order(0, weights=(3.0, 1.0)), batch_size=8, start_step=0, num_steps=10)
+    ids = torch.cat([collate([dataset[visit] for visit in step]).sample_ids for step in visits])
+    assert len(ids.unique()) == 80
+    assert (ids % 20 < 10).sum() == 60
+
+
+def test_weights_that_do_not_fit_the_sources_are_an_error(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    (tmp_path / "none.csv").write_text("image,caption\n")
+    source = open_pairs([tmp_path / "captions.csv", tmp_path / "none.csv"])
+    with pytest.raises(MixreorgError, match="3 weights for 2 data sources"):
+        source.order(0, weights=(1.0, 1.0, 1.0))
+    with pytest.raises(MixreorgError, match=r"no caption pairs in .*none\.csv; leave it and its weight out"):
+        source.order(0, weights=(1.0, 1.0))
+    assert len(source.order(0)) == NUM_PAIRS

@@ -1,0 +1,1 @@
+"""The data doctor: what is missing, damaged or doubtful in a set of caption pairs, before training reads it."""

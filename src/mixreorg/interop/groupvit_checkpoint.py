@@ -1,0 +1,151 @@
+"""GroupViT checkpoints of every origin, brought to the native names: ours, the original code's, ``transformers``'."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json
+from mixreorg.interop.architecture import infer_config
+from mixreorg.interop.checkpoint_files import find_weights, read_state
+from mixreorg.interop.key_maps import from_hf, from_original
+from mixreorg.models.dual_encoder import DualEncoderConfig
+from mixreorg.models.folder import FORMAT, resolve_model_folder
+from mixreorg.text.tokenizer import Tokenizer
+
+Layout = Literal["native", "original", "transformers"]
+
+# A tensor of the image encoder that is called so in one layout alone.
+_MARKS: dict[str, Layout] = {
+    "image_encoder.position_embedding": "native",
+    "img_encoder.pos_embed": "original",
+    "vision_model.embeddings.position_embeddings": "transformers",
+}
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "image": {"assignment": "hard", "centre_keys": False, "num_local_blocks": 0},
+    "text": {"activation": "quick_gelu"},
+}
+# What transformers can configure and this package cannot.
+_FIXED = {"hidden_act": "gelu", "assign_eps": 1.0, "layer_norm_eps": 1e-5}
+# Configurations with this id were written before it had a meaning; it stands for the highest id.
+_LEGACY_END_ID = 2
+
+
+@dataclass(frozen=True)
+class GroupViTWeights:
+    """A checkpoint as it was read: nothing says yet that it is complete."""
+
+    file: Path
+    """The weight file."""
+    state: dict[str, Tensor]
+    """Tensors by native name."""
+    config: DualEncoderConfig
+    """Architecture, inferred from the tensors."""
+    described: bool
+    """Whether a ``config.json`` beside the weights gave the head counts, which tensors do not show."""
+    tokenizer: Tokenizer | None
+    """Of a native model folder; everybody else uses CLIP's."""
+
+
+def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -> GroupViTWeights:
+    """Read a GroupViT checkpoint.
+
+    Args:
+        source: a model, checkpoint or run folder; a folder of ``transformers`` (``config.json`` with
+            ``model.safetensors`` or ``pytorch_model.bin``); a single file in one of these layouts; or a ``.pth`` of the
+            original code. A ``config.json`` beside a file is read, too.
+        unseen: values that neither tensors nor a ``config.json`` tell, such as drop path; the published by default.
+
+    Raises:
+        MixreorgError: nothing there, damaged, holds code, or another kind of model.
+    """
+    path = Path(source).expanduser()
+    file = find_weights(resolve_model_folder(path) if (path / "state.json").is_file() else path)
+    raw = read_state(file)
+    layout = _layout(raw, file)
+    description = _description(file.parent, layout)
+    unseen = unseen or DualEncoderConfig()
+    state = _to_native(raw, layout, file)
+    if layout == "native":
+        if description is not None:
+            unseen = DualEncoderConfig.from_dict(description["model"], source=str(file.parent / "config.json"))
+        config = infer_config(state, unseen, str(file))
+    else:
+        told = _PUBLISHED if description is None else _told(description, file.parent / "config.json")
+        config = infer_config(state, unseen, str(file), told)
+    own_tokenizer = file.parent / "tokenizer.json" if layout == "native" and description is not None else None
+    return GroupViTWeights(
+        file=file,
+        state=state,
+        config=config,
+        described=description is not None,
+        tokenizer=Tokenizer.from_file(own_tokenizer) if own_tokenizer is not None else None,
+    )
+
+
+def _layout(raw: Mapping[str, Tensor], file: Path) -> Layout:
+    for mark, layout in _MARKS.items():
+        if mark in raw:
+            return layout
+    if any("class_embedding" in name for name in raw):
+        kind = "it looks like CLIP, which has no grouping blocks"
+    elif "cls_token" in raw:
+        kind = "it looks like a vision transformer; take --set initialise.weights=vit"
+    else:
+        kind = f"its tensors are called {', '.join(list(raw)[:3])}, ..."
+    raise MixreorgError(f"{file} is not a GroupViT checkpoint: {kind}")
+
+
+def _to_native(raw: Mapping[str, Tensor], layout: Layout, file: Path) -> dict[str, Tensor]:
+    try:
+        match layout:
+            case "native":
+                return dict(raw)
+            case "original":
+                return from_original(raw)
+            case "transformers":
+                return from_hf(raw)
+    except (KeyError, RuntimeError) as error:
+        raise MixreorgError(f"{file} is damaged or not a whole GroupViT: {error.args[0]}") from None
+
+
+def _description(folder: Path, layout: Layout) -> dict[str, Any] | None:
+    """The ``config.json`` beside the weights, where it is one of the weights' own kind."""
+    path = folder / "config.json"
+    content = read_json(path) if layout != "original" and path.is_file() else None
+    if not isinstance(content, dict):
+        return None
+    own = content.get("format") == FORMAT and isinstance(content.get("model"), dict)
+    theirs = content.get("model_type") == "groupvit"
+    return content if (own if layout == "native" else theirs) else None
+
+
+def _told(description: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """Fields that the ``config.json`` of ``transformers`` tells and tensors do not show."""
+    vision, text = (_section(description, name, path) for name in ("vision_config", "text_config"))
+    for name, value in _FIXED.items():
+        if vision.get(name, value) != value:
+            raise MixreorgError(
+                f"{path}: {name} {vision[name]!r} of the vision encoder is not supported, only {value!r}"
+            )
+    told: dict[str, dict[str, Any]] = {
+        "image": {**_PUBLISHED["image"], "num_heads": vision.get("num_attention_heads", 6)},
+        "text": {
+            "num_heads": text.get("num_attention_heads", 4),
+            "activation": text.get("hidden_act", "quick_gelu"),
+        },
+    }
+    end_id = text.get("eos_token_id", _LEGACY_END_ID)
+    if end_id != _LEGACY_END_ID:
+        told["text"]["end_id"] = end_id
+    return told
+
+
+def _section(description: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = description.get(name)
+    if not isinstance(section, dict):
+        raise MixreorgError(f"{path} is damaged: it has no {name}; restore it, or remove it to go by the tensors alone")
+    return section

@@ -1,0 +1,171 @@
+"""What happens to real runs: signals, shards that vanish, reading processes that die, disks that fill up."""
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mixreorg.errors import MixreorgError
+from mixreorg.models.folder import load_model
+from mixreorg.train.config import EvaluationConfig, TrainConfig
+from mixreorg.train.trainer import train
+
+
+@pytest.fixture
+def config(train_config: TrainConfig, world: Path, tmp_path: Path) -> TrainConfig:
+    """Thirty steps without evaluation, on shards that a test may damage."""
+    shutil.copytree(world / "shards", tmp_path / "shards")
+    data = train_config.data.updated(train=(str(tmp_path / "shards" / "*.tar"),))
+    return train_config.updated(data=data, steps=30, checkpoint_every=100, evaluation=EvaluationConfig())
+
+
+def losses(folder: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["train/loss"] for record in records if "train/loss" in record}
+
+
+class Watch(io.StringIO):
+    """A console that does something when the run reports a step."""
+
+    def __init__(self, step: int, action: Callable[[], None]) -> None:
+        super().__init__()
+        self.step, self.action = step, action
+        self.done = False
+
+    def write(self, text: str) -> int:
+        if not self.done and text.lstrip().startswith("step ") and f" {self.step}/" in text:
+            self.done = True
+            self.action()
+        return super().write(text)
+
+
+def run(config: TrainConfig, folder: Path, watch: Watch | None = None) -> None:
+    console = Console(file=watch or io.StringIO(), width=400)
+    train(config, folder, resume="auto", device="cpu", console=console)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_leaves_a_checkpoint_to_resume_from(
+    config: TrainConfig, tmp_path: Path, number: signal.Signals, code: int, word: str
+) -> None:
+    config = config.updated(steps=100_000, checkpoint_every=100_000)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    command = [sys.executable, "-m", "mixreorg", "train", "--config", str(tmp_path / "config.json")]
+    folder = tmp_path / "run"
+    process = subprocess.Popen([*command, "--out", str(folder), "--device", "cpu"], stderr=subprocess.PIPE, text=True)
+    log = folder / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert word in errors
+    assert f"mixreorg train --out {folder} --resume auto" in errors.replace("\n", " ")
+    step = int(json.loads((folder / "state.json").read_text())["latest"].removeprefix("step-"))
+    assert step >= 3
+    assert load_model(folder).config.embed_dim == 16
+    assert losses(folder).keys() == set(range(1, step + 1))
+
+
+def test_terminated_processes_save_together(config: TrainConfig, tmp_path: Path) -> None:
+    """What a scheduler does to a job of two processes before it takes the machine away."""
+    config = config.updated(steps=100_000, checkpoint_every=100_000)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mixreorg"]
+    command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(folder), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    log = folder / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert "terminated after step" in errors
+    step = int(json.loads((folder / "state.json").read_text())["latest"].removeprefix("step-"))
+    assert step >= 2
+    assert losses(folder).keys() == set(range(1, step + 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_that_vanishes_stops_the_run_with_all_it_has_learned(
+    config: TrainConfig, tmp_path: Path, workers: int
+) -> None:
+    config = config.updated(data=config.data.updated(num_workers=workers))
+    run(config, tmp_path / "whole")
+    shard = tmp_path / "shards" / "00001.tar"
+    watch = Watch(3, lambda: shard.rename(tmp_path / "elsewhere.tar") and None)
+    with pytest.raises(MixreorgError) as error:
+        run(config, tmp_path / "run", watch)
+    assert str(error.value).startswith("cannot read the shard")
+    assert str(shard) in str(error.value)
+    assert "Traceback" not in str(error.value)
+    step = max(losses(tmp_path / "run"))
+    assert 3 <= step < 30
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").is_dir()
+    (tmp_path / "elsewhere.tar").rename(shard)
+    run(config, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_reading_process_that_dies_stops_the_run_with_all_it_has_learned(config: TrainConfig, tmp_path: Path) -> None:
+    config = config.updated(data=config.data.updated(num_workers=2))
+    run(config, tmp_path / "whole")
+
+    def kill_the_workers() -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    with pytest.raises(MixreorgError, match=r"reading process died .*--resume auto.*data.num_workers"):
+        run(config, tmp_path / "run", Watch(3, kill_the_workers))
+    step = max(losses(tmp_path / "run"))
+    assert 3 <= step < 30
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").is_dir()
+    run(config, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_signal_during_evaluation_ends_it(
+    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mixreorg.train.trainer as trainer
+
+    original = trainer.evaluate_split
+
+    def terminated(*arguments: object, **options: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "evaluate_split", terminated)
+    stream = io.StringIO()
+    outcome = train(train_config, tmp_path / "run", device="cpu", console=Console(file=stream, width=200))
+    assert outcome.stopped == "terminate"
+    assert outcome.step == 4
+    assert outcome.metrics == {}
+    assert "evaluation left out" in stream.getvalue()
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir()
+
+
+def test_resuming_on_other_pairs_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    run(config.updated(steps=2), tmp_path / "run")
+    (tmp_path / "shards" / "00001.tar").unlink()
+    with pytest.raises(MixreorgError, match=r"other caption pairs: 96 then, 48 now"):
+        run(config, tmp_path / "run")

@@ -1,0 +1,115 @@
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mixreorg.errors import MixreorgError
+from mixreorg.interop.checkpoint_files import find_weights, read_state
+
+
+class Payload:
+    """Makes a file of its own name when it is unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.witness,)
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+
+
+def check(path: Path) -> None:
+    state = read_state(path)
+    assert state.keys() == weights().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in weights().items())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"model": state, "epoch": 3, "optimizer": {"state": {}}},
+        lambda state: {"student": {}, "teacher": {f"module.backbone.{name}": value for name, value in state.items()}},
+        lambda state: {"state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+    ],
+    ids=["bare", "model", "teacher", "state_dict"],
+)
+def test_what_surrounds_the_weights_is_taken_off(tmp_path: Path, wrap: Any) -> None:
+    torch.save(wrap(weights()), tmp_path / "checkpoint.pth")
+    check(tmp_path / "checkpoint.pth")
+
+
+def test_safetensors_and_the_old_format_of_torch(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "weights.safetensors")
+    check(tmp_path / "weights.safetensors")
+    torch.save(weights(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    check(tmp_path / "old.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_does_not_run(tmp_path: Path, zipped: bool) -> None:
+    witness, path = tmp_path / "witness", tmp_path / "checkpoint.pth"
+    torch.save({"model": weights(), "config": Payload(witness)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(MixreorgError, match="could run code"):
+        read_state(path)
+    assert not witness.exists()
+    torch.load(path, weights_only=False)
+    assert witness.exists(), "the file was harmless, so nothing was proved"
+
+
+def test_the_suggested_command_makes_a_readable_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"teacher": weights(), "args": argparse.Namespace(arch="vit_small")}, path)
+    with pytest.raises(MixreorgError, match=r"a pickled argparse\.Namespace") as caught:
+        read_state(path)
+    command = str(caught.value).splitlines()[1].strip().removeprefix("python")
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, timeout=60)
+    check(tmp_path / "checkpoint.weights.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors"])
+@pytest.mark.parametrize("damage", ["empty", "half", "page", "end"])
+def test_damaged_files(tmp_path: Path, suffix: str, damage: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(weights(), path)
+    else:
+        torch.save(weights(), path)
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "half": content[: len(content) // 2],
+            "page": b"<html>404 not found</html>" * 20,
+            "end": content[:-9],
+        }[damage]
+    )
+    with pytest.raises(MixreorgError, match=rf"{re.escape(str(path))} is damaged"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"model": {"epoch": 3}}, {}, torch.zeros(2)])
+def test_files_without_weights(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(MixreorgError, match="holds no weights: expected tensors by name"):
+        read_state(tmp_path / "other.pth")
+
+
+def test_folders(tmp_path: Path) -> None:
+    with pytest.raises(MixreorgError, match="there is no checkpoint at"):
+        find_weights(tmp_path / "nowhere")
+    with pytest.raises(MixreorgError, match=r"expected model\.safetensors or pytorch_model\.bin"):
+        find_weights(tmp_path)
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        (tmp_path / name).touch()
+        assert find_weights(tmp_path) == tmp_path / name
+    assert find_weights(tmp_path / "pytorch_model.bin") == tmp_path / "pytorch_model.bin"

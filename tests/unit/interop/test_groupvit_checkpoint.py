@@ -1,0 +1,192 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import GroupViTModel
+
+from mixreorg.errors import MixreorgError
+from mixreorg.interop.groupvit_checkpoint import read_groupvit
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.models.folder import check_state, save_model
+from mixreorg.text.tokenizer import Tokenizer
+
+Convert = Callable[[DualEncoder], dict[str, Tensor]]
+
+
+def rebuild(source: Path, unseen: DualEncoderConfig | None = None) -> DualEncoder:
+    weights = read_groupvit(source, unseen)
+    model = DualEncoder(weights.config)
+    check_state(weights.state, model.state_dict(), str(source))
+    model.load_state_dict(weights.state)
+    return model.eval()
+
+
+@torch.no_grad()
+def assert_same_outputs(model: DualEncoder, theirs: GroupViTModel) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    ids = torch.randint(1, 500, (3, 9))
+    ids[torch.arange(3), torch.tensor([8, 4, 6])] = model.config.text.end_id
+    expected = theirs(input_ids=ids, pixel_values=images)
+    image, text = model.encode_image(images).embedding, model.encode_text(ids)
+    torch.testing.assert_close(image, expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, expected.text_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.similarity(image, text), expected.logits_per_image, atol=1e-5, rtol=0)
+
+
+def test_a_folder_of_transformers(their_folder: Path, theirs: GroupViTModel, tiny_config: DualEncoderConfig) -> None:
+    weights = read_groupvit(their_folder)
+    assert weights.config == tiny_config
+    assert weights.described
+    assert_same_outputs(rebuild(their_folder), theirs)
+    assert_same_outputs(rebuild(their_folder / "model.safetensors"), theirs)
+
+
+def test_their_older_weight_file(their_folder: Path, theirs: GroupViTModel) -> None:
+    (their_folder / "model.safetensors").unlink()
+    state = {**theirs.state_dict(), "text_model.embeddings.position_ids": torch.arange(24)[None]}
+    torch.save(state, their_folder / "pytorch_model.bin")
+    assert_same_outputs(rebuild(their_folder), theirs)
+
+
+def test_a_lone_file_of_theirs_needs_the_head_counts(
+    their_folder: Path, theirs: GroupViTModel, tiny_config: DualEncoderConfig, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(their_folder / "model.safetensors", alone)
+    weights = read_groupvit(alone)
+    assert not weights.described
+    assert (weights.config.image.num_heads, weights.config.text.num_heads) == (1, 1)
+    assert_same_outputs(rebuild(alone, tiny_config), theirs)
+
+
+def test_ids_of_their_older_configurations_mean_the_highest(their_folder: Path, tiny_config: DualEncoderConfig) -> None:
+    path = their_folder / "config.json"
+    content = json.loads(path.read_text())
+    for end_id, expected in ((2, tiny_config.text.vocab_size - 1), (17, 17)):
+        content["text_config"]["eos_token_id"] = end_id
+        path.write_text(json.dumps(content))
+        assert read_groupvit(their_folder).config.text.end_id == expected
+
+
+def test_what_this_package_does_not_have(their_folder: Path) -> None:
+    path = their_folder / "config.json"
+    content = json.loads(path.read_text())
+    content["vision_config"]["assign_eps"] = 1e-6
+    path.write_text(json.dumps(content))
+    with pytest.raises(MixreorgError, match=r"assign_eps 1e-06 of the vision encoder is not supported, only 1\.0"):
+        read_groupvit(their_folder)
+    path.write_text(json.dumps({"model_type": "groupvit"}))
+    with pytest.raises(MixreorgError, match="has no vision_config; restore it"):
+        read_groupvit(their_folder)
+
+
+def test_the_original_layout(
+    tiny_model: DualEncoder, tiny_config: DualEncoderConfig, original_state: Convert, tmp_path: Path
+) -> None:
+    torch.save({"model": original_state(tiny_model), "epoch": 29}, tmp_path / "groupvit.pth")
+    weights = read_groupvit(tmp_path / "groupvit.pth", tiny_config)
+    assert weights.config == tiny_config
+    expected = tiny_model.state_dict()
+    assert weights.state.keys() == expected.keys()
+    assert all(torch.equal(weights.state[name], tensor) for name, tensor in expected.items())
+
+
+def test_published_architecture_without_hints(original_state: Convert, tmp_path: Path) -> None:
+    model = DualEncoder(DualEncoderConfig())
+    torch.save({"model": original_state(model)}, tmp_path / "groupvit.pth")
+    scenes = DualEncoderConfig().updated(
+        image=DualEncoderConfig().image.updated(assignment="soft", centre_keys=True, width=128, num_heads=4)
+    )
+    assert read_groupvit(tmp_path / "groupvit.pth").config == DualEncoderConfig()
+    assert read_groupvit(tmp_path / "groupvit.pth", scenes).config == DualEncoderConfig()
+
+
+@pytest.mark.parametrize("name", ["groupvit_official_small_modelonly.pth", "groupvit_hf_small"])
+def test_real_files(shared: Path, name: str) -> None:
+    model = rebuild(shared / "parity" / name)
+    assert model.config.image.depths == (2, 1, 1)
+    assert (model.config.image.image_size, model.config.text.vocab_size) == (96, 4096)
+
+
+def test_a_real_training_file_is_refused_unread(shared: Path) -> None:
+    with pytest.raises(MixreorgError, match="holds more than weights"):
+        read_groupvit(shared / "parity" / "groupvit_official_small.pth")
+
+
+def test_native_folders(tiny_model: DualEncoder, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    folder = run / "checkpoints" / "step-00000008"
+    save_model(tiny_model, folder)
+    (run / "state.json").write_text(json.dumps({"latest": folder.name, "best": None}))
+    for source in (folder, run, folder / "model.safetensors"):
+        weights = read_groupvit(str(source))
+        assert weights.config == tiny_model.config
+        assert weights.tokenizer is not None
+        assert weights.tokenizer.vocab_size == tokenizer.vocab_size
+        assert all(torch.equal(weights.state[name], tensor) for name, tensor in tiny_model.state_dict().items())
+
+
+def test_a_native_file_of_a_small_architecture_alone(tiny_config: DualEncoderConfig, tmp_path: Path) -> None:
+    """What the scenes recipes change in the tensors is read from them."""
+    image = tiny_config.image.updated(
+        stem="conv",
+        pre_assign_attention=False,
+        assignment_logits="cosine",
+        mlp_ratio=2.0,
+        num_heads=1,
+        depths=(2, 1, 0),
+    )
+    config = tiny_config.updated(image=image, text=tiny_config.text.updated(num_heads=1), projector_hidden=0)
+    state = {name: tensor.contiguous() for name, tensor in DualEncoder(config).state_dict().items()}
+    save_file(state, tmp_path / "alone.safetensors")
+    assert read_groupvit(tmp_path / "alone.safetensors").config == config
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["visual.class_embedding"], "it looks like CLIP, which has no grouping blocks"),
+        (["vision_model.embeddings.class_embedding"], "it looks like CLIP"),
+        (["cls_token", "pos_embed"], "take --set initialise.weights=vit"),
+        (["conv1.weight", "bn1.weight"], "its tensors are called conv1.weight, bn1.weight"),
+    ],
+)
+def test_other_models(tmp_path: Path, names: list[str], message: str) -> None:
+    torch.save({name: torch.zeros(2) for name in names}, tmp_path / "other.pth")
+    with pytest.raises(MixreorgError, match=message):
+        read_groupvit(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("img_encoder.layers.1.group_token", None, r"lacks image_encoder\.stages\.1\.group_tokens"),
+        ("text_encoder.token_embedding.weight", None, r"lacks text_encoder\.token_embedding\.weight"),
+        ("img_encoder.pos_embed", torch.zeros(1, 15, 32), "15 positions, which make no square"),
+        ("img_encoder.pos_embed", torch.zeros(32), "damaged or not a GroupViT"),
+        ("text_encoder.token_embedding.weight", torch.zeros(2, 32), "damaged or not a GroupViT"),
+    ],
+)
+def test_incomplete_and_impossible_states(
+    tiny_model: DualEncoder, original_state: Convert, tmp_path: Path, name: str, change: Tensor | None, message: str
+) -> None:
+    state = original_state(tiny_model)
+    del state[name]
+    if change is not None:
+        state[name] = change
+    torch.save({"model": state}, tmp_path / "groupvit.pth")
+    with pytest.raises(MixreorgError, match=message):
+        read_groupvit(tmp_path / "groupvit.pth", tiny_model.config)
+
+
+def test_their_projections_come_in_threes(their_folder: Path, theirs: GroupViTModel) -> None:
+    state = theirs.state_dict()
+    del state["vision_model.encoder.stages.0.layers.0.self_attn.k_proj.weight"]
+    save_file(state, their_folder / "model.safetensors")
+    with pytest.raises(MixreorgError, match=r"not a whole GroupViT: .*k_proj\.weight"):
+        read_groupvit(their_folder)

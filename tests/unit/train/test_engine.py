@@ -1,0 +1,129 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixreorg.data.transforms import ImageTransformConfig
+from mixreorg.errors import MixreorgError
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.train.config import DataConfig, EngineConfig, OptimConfig, TrainConfig
+from mixreorg.train.engine import Engine, StepInputs
+from mixreorg.train.optim import build_optimizer
+from mixreorg.train.setup import build_objective
+
+NAMES = ["dog", "cat", "car", "grass", "sand", "photo", "dog on the sand", "cat on the grass"]
+
+
+@pytest.fixture
+def config(tiny_config: DualEncoderConfig) -> TrainConfig:
+    # At the published initialisation of a model this small, BatchNorm divides by next to nothing and a gradient is
+    # mostly rounding.
+    image = tiny_config.image.updated(init_std=0.15, group_token_std=1.0)
+    return TrainConfig(
+        model=tiny_config.updated(image=image),
+        data=DataConfig(transform=ImageTransformConfig(image_size=32)),
+        optim=OptimConfig(clip_norm=1e6),
+        precision="fp32",
+        batch_size=8,
+    )
+
+
+@pytest.fixture
+def model(config: TrainConfig, tokenizer: Tokenizer) -> DualEncoder:
+    torch.manual_seed(0)
+    return DualEncoder(config.model, tokenizer)
+
+
+def inputs(tokenizer: Tokenizer) -> StepInputs:
+    torch.manual_seed(1)
+    ids = tokenizer.encode([f"a {name}" for name in NAMES])
+    return StepInputs(torch.randn(8, 3, 32, 32), ids, torch.arange(8) * 7919)
+
+
+def gradients(config: TrainConfig, model: DualEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
+    """Gradients, buffers and logged numbers of one step."""
+    assert model.tokenizer is not None
+    objective = build_objective(copy.deepcopy(model), config.objective)
+    engine = Engine(config, "cpu")
+    engine.prepare(objective, build_optimizer(objective, config.optim))
+    terms = engine.step(inputs(model.tokenizer), 0, 0.0)
+    found = {name: value.grad for name, value in objective.named_parameters() if value.grad is not None}
+    logged = {name: float(value) for name, value in {**terms.terms, **terms.diagnostics}.items()}
+    return found, dict(objective.named_buffers()), logged
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Equal up to rounding; a gradient that is zero in theory may be any rounding of the others."""
+    assert found.keys() == expected.keys()
+    total = torch.cat([value.flatten() for value in expected.values()]).norm()
+    difference = torch.cat([(found[name] - expected[name]).flatten() for name in expected]).norm()
+    assert difference <= 1e-5 * total
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-4 * value.norm() + 1e-6 * total, name
+
+
+OBJECTIVES = [
+    GroupViTConfig(),
+    MixReorgConfig(group_size=2),
+    MixReorgConfig.from_dict({"group_size": 2, "combine": "gate", "candidates": "group", "mixed_group_tokens": "mean"}),
+    MixReorgConfig.from_dict(
+        {"group_size": 2, "combine": "none", "num_contextual_blocks": 0, "restored": {"weight": 0}}
+    ),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["groupvit", "complete", "gate", "reduced"])
+@pytest.mark.parametrize("chunk", [2, 4, 6])
+def test_the_gradient_in_chunks_is_the_gradient_of_the_whole(
+    config: TrainConfig, model: DualEncoder, objective: Any, chunk: int
+) -> None:
+    config = config.updated(objective=objective)
+    whole, buffers, logged = gradients(config, model)
+    chunked, own_buffers, own_logged = gradients(config.updated(engine=EngineConfig(chunk=chunk)), model)
+    assert_close(chunked, whole)
+    for name, value in buffers.items():
+        # BatchNorm sees the whole batch once: the same statistics, counted once.
+        torch.testing.assert_close(own_buffers[name], value, atol=1e-6, rtol=1e-5)
+    assert own_logged == pytest.approx(logged, rel=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_recomputed_activations_give_the_same_gradient(
+    config: TrainConfig, model: DualEncoder, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.updated(objective=MixReorgConfig())
+    whole, _, _ = gradients(config, model)
+    calls = []
+    import mixreorg.models.layers as layers
+
+    original = layers.checkpoint
+    monkeypatch.setattr(layers, "checkpoint", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
+    engine = EngineConfig(activation_checkpointing=True, chunk=chunk)
+    recomputed, _, _ = gradients(config.updated(engine=engine), model)
+    assert calls
+    assert_close(recomputed, whole)
+
+
+def test_channels_last_changes_the_layout_and_not_the_gradient(config: TrainConfig, model: DualEncoder) -> None:
+    image = config.model.image.updated(stem="conv")
+    config = config.updated(model=config.model.updated(image=image), objective=MixReorgConfig())
+    torch.manual_seed(0)
+    model = DualEncoder(config.model, model.tokenizer)
+    whole, _, _ = gradients(config, model)
+    other, _, _ = gradients(config.updated(engine=EngineConfig(channels_last=True)), model)
+    assert_close(other, whole)
+
+
+def test_chunks_must_hold_whole_mixing_groups(config: TrainConfig) -> None:
+    with pytest.raises(MixreorgError, match=r"engine.chunk 6 must be a multiple of objective.group_size 4"):
+        config.updated(objective=MixReorgConfig(group_size=4), engine=EngineConfig(chunk=6))
+
+
+def test_half_precision_needs_a_device_that_has_it(config: TrainConfig) -> None:
+    with pytest.raises(MixreorgError, match="fp16 needs a CUDA device"):
+        Engine(config.updated(precision="fp16"), "cpu")
