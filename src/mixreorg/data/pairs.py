@@ -29,7 +29,7 @@ _GIGABYTE = 10**9
 ImageT = TypeVar("ImageT")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DecodedPair(Generic[ImageT]):
     """An image with its caption."""
 

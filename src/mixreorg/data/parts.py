@@ -45,14 +45,12 @@ def open_parts(
     """
     shards = [file for file in files if isinstance(file, Path) and file.suffix not in CAPTIONS_SUFFIXES]
     opened: dict[Path | str, _Indexed] = {}
-    with ThreadPoolExecutor(_READING_THREADS) as pool:
-        for path, (shard, found) in zip(
-            shards, pool.map(lambda path: find_index(path, index_dir), shards), strict=True
-        ):
-            if shard is None:
-                problems.extend(found)
-            else:
-                opened[path] = (shard, found)
+    from_disk = _in_threads(lambda path: find_index(path, index_dir), shards, _READING_THREADS)
+    for path, (shard, found) in zip(shards, from_disk, strict=True):
+        if shard is None:
+            problems.extend(found)
+        else:
+            opened[path] = (shard, found)
     unindexed = [path for path in shards if path not in opened]
     opened.update(zip(unindexed, _tracked(_scan_all(unindexed), "Indexing shards", len(unindexed)), strict=True))
     urls = [file for file in files if isinstance(file, str)]

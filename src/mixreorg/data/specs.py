@@ -38,7 +38,7 @@ def expand(spec: str) -> list[Path | str]:
 
 def _expand_url(spec: str) -> list[str]:
     urls: list[str] = []
-    for url in _expand_braces(spec):
+    for url in expand_braces(spec):
         found = list_shards(url) if "*" in url or "[" in url else [url]
         if not found:
             raise MixreorgError(f"missing: {printable(url)}; nothing matches it, so correct the URL")
@@ -66,7 +66,7 @@ def _expand_folder(folder: Path) -> list[Path]:
 def _expand_pattern(pattern: str) -> list[Path]:
     files: list[Path] = []
     missing: list[str] = []
-    for name in _expand_braces(pattern):
+    for name in expand_braces(pattern):
         found = _glob(name)
         if not found:
             missing.append(name)
@@ -89,7 +89,7 @@ def _glob(pattern: str) -> list[Path]:
     return sorted(match for match in matches if not match.name.startswith("."))
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
     if "{" not in pattern:
         return [pattern]
     try:

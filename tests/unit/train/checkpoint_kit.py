@@ -1,7 +1,8 @@
 """A tiny objective whose every number tells which save it comes from; as a script, saves that die half-way.
 
-``python checkpoint_kit.py FOLDER`` saves into copies of a run folder, each time in a child process that ends at
-another file-system operation, and prints as JSON what a resumed run finds each time.
+``python checkpoint_kit.py deaths FOLDER`` saves into copies of a run folder, each time in a child process that ends
+at another file-system operation, and prints as JSON what a resumed run finds each time. ``torchrun checkpoint_kit.py
+latest RUN`` prints what the processes find together, a line each.
 """
 
 import json
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from mixreorg.errors import MixreorgError
 from mixreorg.models import folder as model_folder
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.image_encoder import ImageEncoderConfig
@@ -142,7 +145,18 @@ def deaths(kit: Kit, base: Path, keep: int, step: int, value: float) -> list[dic
     return found
 
 
-def main(folder: Path) -> None:
+def print_latest(run: Path) -> None:
+    """What each of several processes is told."""
+    dist.init_process_group("gloo")
+    try:
+        found = str(kit_store(run, keep=3).latest(lambda line: sys.stdout.write(f"warning {line}\n")))
+    except MixreorgError as error:
+        found = str(error)
+    sys.stdout.write(f"process {dist.get_rank()}: {found}\n")
+    dist.destroy_process_group()
+
+
+def print_deaths(folder: Path) -> None:
     """Die while saving the next step, and while saving a step that is there already."""
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # processes die here, not machines
@@ -159,4 +173,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"deaths": print_deaths, "latest": print_latest}[sys.argv[1]](Path(sys.argv[2]))

@@ -16,6 +16,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.train.card import read_card
 from mixreorg.train.integrity import CHECKSUMS, damage, seal
 
+KIT_FILE = Path(__file__).with_name("checkpoint_kit.py")
+
 
 @pytest.fixture(scope="module")
 def kit() -> Kit:
@@ -198,17 +200,29 @@ def test_seconds_go_on_over_sessions(kit: Kit, run: Path, monkeypatch: pytest.Mo
     assert read_card(kit.save(store, 4, 4)).seconds == 1007.0
 
 
-def test_dying_at_any_moment_of_a_save_leaves_a_checkpoint(tmp_path: Path) -> None:
-    kit_file = Path(__file__).with_name("checkpoint_kit.py")
-    result = subprocess.run(
-        [sys.executable, kit_file, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def run_kit(*arguments: object) -> str:
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
+    return result.stdout
+
+
+def test_all_processes_are_told_the_same(run: Path) -> None:
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    cut(checkpoint(run, 3) / "model.safetensors")
+    lines = sorted(run_kit(*launch, KIT_FILE, "latest", run).splitlines())
+    assert lines[:2] == [f"process {number}: {checkpoint(run, 2)}" for number in range(2)]
+    assert len(lines) == 3
+    assert lines[2].startswith("warning checkpoint step-00000003")
+    for step in (1, 2):
+        cut(checkpoint(run, step) / "model.safetensors")
+    lines = sorted(run_kit(*launch, KIT_FILE, "latest", run).splitlines())
+    assert all(f"process {number}: no checkpoint in" in lines[number] for number in range(2))
+
+
+def test_dying_at_any_moment_of_a_save_leaves_a_checkpoint(tmp_path: Path) -> None:
+    report = json.loads(run_kit(KIT_FILE, "deaths", tmp_path))
     for outcomes in report.values():
         assert len(outcomes) > 40
         assert all(outcome["warnings"] == [] for outcome in outcomes)

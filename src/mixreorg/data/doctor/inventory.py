@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixreorg.data.remote import printable as without_secrets
-from mixreorg.data.specs import _expand_braces as expand_braces
+from mixreorg.data.specs import expand_braces
 from mixreorg.data.specs import expand
 from mixreorg.errors import MixreorgError
 
