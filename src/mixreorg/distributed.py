@@ -5,6 +5,7 @@ batch, and the training engine averages parameter gradients over processes. The 
 the global-batch loss, whatever the number of processes.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,23 @@ def gather(rows: Tensor) -> Tensor:
         return rows
     gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def gather_together(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """:func:`gather` several tensors in one message: what counts between processes is how often they wait.
+
+    Args:
+        tensors: ``[B, D]`` each, D their own.
+        names: those to gather.
+
+    Returns:
+        ``[world * B, D]`` by name.
+    """
+    if world_size() == 1:
+        return {name: tensors[name] for name in names}
+    widths = [tensors[name].shape[1] for name in names]
+    gathered = gather(torch.cat([tensors[name] for name in names], dim=1))
+    return dict(zip(names, torch.split(gathered, widths, dim=1), strict=True))
 
 
 def local_rows(num_local: int) -> slice:

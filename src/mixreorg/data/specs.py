@@ -90,6 +90,11 @@ def _glob(pattern: str) -> list[Path]:
 
 
 def expand_braces(pattern: str) -> list[str]:
+    """Names that a pattern with braces stands for; the pattern itself where it has none.
+
+    Raises:
+        MixreorgError: braces that do not match.
+    """
     if "{" not in pattern:
         return [pattern]
     try:

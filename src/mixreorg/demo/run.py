@@ -241,7 +241,9 @@ def _mixed_mask_accuracy(objective: MixReorgObjective, pairs: list[Pair]) -> flo
     images = normalise(torch.stack([to_uint8(pair.image) for pair in pairs]))
     _, mixed, _ = objective.branches(images, sample_keys(0, torch.arange(len(pairs))), with_restored=False)
     ids = trim(model.tokenizer.encode([pair.caption for pair in pairs]), model.config.text.end_id)
-    return float(objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids)))[1])
+    return float(
+        objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids), slice(0, len(ids))))[1]
+    )
 
 
 def _write(out: Path, report: dict[str, Any], gallery: _Gallery, seconds: float) -> Path:

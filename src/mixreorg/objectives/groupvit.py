@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixreorg.config import StrictConfig
-from mixreorg.distributed import gather, local_rows
+from mixreorg.distributed import gather_together, local_rows
 from mixreorg.models.dual_encoder import DualEncoder, Statistics
 from mixreorg.objectives.losses import contrastive_loss
 from mixreorg.objectives.objective import Features, Objective, segments_in_use
@@ -51,19 +51,24 @@ class GroupViTObjective(Objective):
 
     def loss(self, features: Features, step: int) -> LossTerms:
         """The contrastive loss."""
-        text = project_texts(self.model, features["text"])
-        loss = image_text_loss(self.model, features["image"], text)
+        everyone = gather_together(features, ("text", "image"))
+        text = project_texts(self.model, everyone["text"], local_rows(len(features["text"])))
+        loss = image_text_loss(self.model, everyone["image"], text)
         return LossTerms(loss, {"contrastive": loss.detach()}, diagnose(self.model, features))
 
 
-def project_texts(model: DualEncoder, text_features: Tensor) -> TextSide:
-    """Gather all processes' caption features ``[B, D_text]`` and project them.
+def project_texts(model: DualEncoder, text_features: Tensor, rows: slice) -> TextSide:
+    """Project the caption features of all processes.
 
     Features are gathered *before* the projector, so that its BatchNorm sees the global batch on every process,
     whatever the backend: that is synchronised BatchNorm, also where torch's own does not exist (CPU, MPS).
+
+    Args:
+        model: owner of the projector.
+        text_features: ``[B_global, D_text]``.
+        rows: this process's rows.
     """
-    embeddings = F.normalize(model.text_projector(gather(text_features)), dim=-1)
-    return TextSide(embeddings, local_rows(len(text_features)))
+    return TextSide(F.normalize(model.text_projector(text_features), dim=-1), rows)
 
 
 def image_text_loss(
@@ -73,12 +78,12 @@ def image_text_loss(
 
     Args:
         model: owner of the image projector and the logit scale.
-        image_features: ``[B, D]`` pooled features of this process's images.
+        image_features: ``[B_global, D]`` pooled features of all processes' images.
         text: captions of all processes.
         statistics: ``batch_only`` for restored images: inference sees original ones, so these alone make the
             running statistics of the projector's BatchNorm.
     """
-    images = F.normalize(model.image_projector(gather(image_features), statistics), dim=-1)
+    images = F.normalize(model.image_projector(image_features, statistics), dim=-1)
     return contrastive_loss(images, text.embeddings, model.scale, text.rows)
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mixreorg.config import StrictConfig
+from mixreorg.distributed import gather_together, local_rows
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
 from mixreorg.objectives.groupvit import TextSide, diagnose, image_text_loss, project_texts
@@ -112,17 +113,19 @@ class MixReorgObjective(Objective):
 
     def loss(self, features: Features, step: int) -> LossTerms:
         """The weighted sum of the losses whose features are there."""
-        text = project_texts(self.model, features["text"])
+        names = ("text", "image", "restored") if "restored" in features else ("text", "image")
+        everyone = gather_together(features, names)
+        text = project_texts(self.model, everyone["text"], local_rows(len(features["text"])))
         mixed = self.mixed_loss(features, text) if "mixed_segments" in features else None
-        total = image_text_loss(self.model, features["image"], text)
+        total = image_text_loss(self.model, everyone["image"], text)
         terms = {"contrastive": total.detach()}
         diagnostics = diagnose(self.model, features)
         if mixed is not None:
             loss, diagnostics["mixed_mask_accuracy"] = mixed
             total = total + self.config.mixed.at(step) * loss
             terms["mixed"] = loss.detach()
-        if "restored" in features:
-            loss = image_text_loss(self.model, features["restored"], text, "batch_only")
+        if "restored" in everyone:
+            loss = image_text_loss(self.model, everyone["restored"], text, "batch_only")
             total = total + self.config.restored.at(step) * loss
             terms["restored"] = loss.detach()
         return LossTerms(total, terms, diagnostics)

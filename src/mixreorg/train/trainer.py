@@ -103,17 +103,16 @@ class _Run:
         self.tokenizer = tokenizer
         model = DualEncoder(self.config.model, tokenizer)
         resumed = check_run_folder(self.run, self.config, resume)
-        if not resumed:
+        checkpoint = self.store.latest(lambda line: self._say(line, style="yellow")) if resumed else None
+        if checkpoint is None:
             self._initialise(model)
+        else:
+            check_same_data(checkpoint, facts)
         self._claim_folder()
         model = model.to(self.engine.device)
         objective = build_objective(model, self.config.objective).to(self.engine.device)
         optimizer = build_optimizer(objective, self.config.optim)
-        self.step = 0
-        checkpoint = self.store.latest(lambda line: self._say(line, style="yellow")) if resumed else None
-        if checkpoint is not None:
-            check_same_data(checkpoint, facts)
-            self.step = self.store.restore(checkpoint, objective, model, optimizer)
+        self.step = self.store.restore(checkpoint, objective, model, optimizer) if checkpoint is not None else 0
         self.saved_step = self.step
         self.engine.prepare(objective, optimizer)
         if checkpoint is not None:

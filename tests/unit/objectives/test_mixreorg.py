@@ -96,7 +96,9 @@ def mixed_gradients(model: DualEncoder, **changes: Any) -> dict[str, Tensor]:
     model.zero_grad()
     images, ids, keys = batch(model)
     _, mixed, _ = objective.branches(images, keys, with_restored=False)
-    objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids)))[0].backward()
+    objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids), slice(0, len(ids))))[
+        0
+    ].backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
 
 
@@ -141,7 +143,7 @@ def test_missing_candidates_of_a_smaller_group_do_not_matter(tiny_model: DualEnc
     objective = MixReorgObjective(tiny_model, config).eval()
     images, ids, keys = batch(tiny_model)
     _, mixed, _ = objective.branches(images, keys, with_restored=False)
-    text = project_texts(tiny_model, tiny_model.text_encoder(ids))
+    text = project_texts(tiny_model, tiny_model.text_encoder(ids), slice(0, len(ids)))
     together, _ = objective.mixed_loss(mixed.features, text)
     parts = []
     for rows in (slice(0, 4), slice(4, 6)):

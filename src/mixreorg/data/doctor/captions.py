@@ -18,7 +18,7 @@ _PLACEHOLDER = re.compile(
     | untitled(?:[ _-]*(?:document|image|design|\d+))? | unknown | undefined | null | none | nan | n/?a | placeholder
     | tbd | test | sample | example | default | lorem[ ]ipsum.*
     | (?:click|tap)[ ](?:here|to[ ]enlarge|to[ ]view).*
-    | (?:<person>|[{][^{}]*[}]|\$[{][^{}]*[}]|%[sd]|\s)+""",
+    | (?:<person>|\$?[{]+[^{}]*[}]+|%[sd]|\s)+""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 # Chinese and Japanese are written without spaces: each of their characters counts as a word.

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixreorg.data.remote import printable as without_secrets
-from mixreorg.data.specs import expand_braces
-from mixreorg.data.specs import expand
+from mixreorg.data.specs import expand, expand_braces
 from mixreorg.errors import MixreorgError
 
 _NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-\d+)?\D*)", re.DOTALL)

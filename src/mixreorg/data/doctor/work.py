@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -76,6 +77,10 @@ class Worker:
         if scanned is not None and self._config.index:
             save_index(*scanned, index_path(Path(name), self._index_dir))
             state = "written"
+        if problems.counts["truncated shard"]:
+            # The cut itself, met inside a member. Damage before it would have ended the scan there.
+            del problems.counts["damaged shard"]
+            problems.examples.pop("damaged shard", None)
         num_samples = len(part) + problems.counts["no image"] + problems.counts["no caption"]
         num_bytes = part.num_bytes if isinstance(part, Shard) else Path(name).stat().st_size
         facts = PartFacts(name, num_bytes, num_samples, len(part), state, *_compare(name, num_samples, problems))
@@ -177,12 +182,19 @@ def load_tokenizer(name: str) -> Tokenizer:
     Raises:
         MixreorgError: no such file, or a damaged one.
     """
-    return Tokenizer.clip() if name == "clip" else Tokenizer.from_file(Path(name))
+    return _clip() if name == "clip" else Tokenizer.from_file(Path(name))
+
+
+@cache
+def _clip() -> Tokenizer:
+    return Tokenizer.clip()
 
 
 def _unreadable(name: str, reason: str) -> Indexed:
     suspect = Suspect("unreadable shard", name, detail=reason)
-    return Indexed(PartFacts(name, 0, 0, 0, "none", None, None), Counter([suspect.kind]), [suspect])
+    # The statistics say how much is lost; that the shard is short of it goes without saying.
+    facts = PartFacts(name, 0, 0, 0, "none", *_compare(name, 0, Problems()))
+    return Indexed(facts, Counter([suspect.kind]), [suspect])
 
 
 def _compare(name: str, num_samples: int, problems: Problems) -> tuple[int | None, int | None]:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,14 @@ def photo(number: int, size: tuple[int, int] = (48, 40), image_format: str = "JP
     return buffer.getvalue()
 
 
+def huge_image() -> bytes:
+    """A PNG whose header promises more pixels than anybody should decode."""
+    content = bytearray(photo(0, image_format="PNG"))
+    content[16:24] = struct.pack(">II", 20_000, 20_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
 def pair(number: int, image: bytes | None = None, caption: bytes | None = None) -> Members:
     key = f"{number:06}"
     text = f"a picture of the object {number}".encode() if caption is None else caption
@@ -79,7 +89,6 @@ def write_statistics(shard: Path, asked: int, stored: int) -> None:
 
 def suspicious_pairs() -> Members:
     """Ten healthy pairs and :data:`PAIR_DEFECTS`."""
-    huge = photo(0, (9500, 9500), "PNG")
     return [
         *pairs(0, 10),
         ("000020.txt", b"a caption alone"),
@@ -94,7 +103,7 @@ def suspicious_pairs() -> Members:
         *pair(27, photo(27)[:600]),
         *pair(28, b"<html>not found</html>"),
         *pair(29, bytes(1000)),
-        *pair(30, huge),
+        *pair(30, huge_image()),
         *pair(31, photo(31, (16, 40))),
         *pair(32, photo(32, (31, 31))),
         *pair(33, photo(33, (400, 40))),

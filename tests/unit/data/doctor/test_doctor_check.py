@@ -1,10 +1,6 @@
 """The whole check: every planted defect is found as often as it was planted, whatever the processes."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,12 +43,15 @@ def test_every_defect_of_a_pair_is_counted(tmp_path: Path) -> None:
     assert keys["duplicate member"] == ["000024.txt"]
     assert keys["duplicate image"] == ["000035", "000034"]
     assert keys["tiny image"] == ["000031", "000032"]
-    assert {healthy.key for healthy in report.healthy} <= {f"{number:06}" for number in (*range(10), 24, *range(34, 40))}
+    assert {healthy.key for healthy in report.healthy} <= {
+        f"{number:06}" for number in (*range(10), 24, *range(34, 40))
+    }
 
 
 def test_every_defect_of_a_shard_is_counted(tmp_path: Path) -> None:
     report = check(*write_damaged_shards(tmp_path))
-    assert counts(report) == SHARD_DEFECTS
+    # The cut shard loses the caption of its third image, the damaged one a whole pair.
+    assert counts(report) == {**SHARD_DEFECTS, "no caption": 1}
     assert report.exit_code == 2
     assert report.num_usable == 14
     named = {finding.kind.name: [Path(item.shard).name for item in finding.examples] for finding in report.findings}
@@ -67,10 +66,10 @@ def test_every_defect_of_a_shard_is_counted(tmp_path: Path) -> None:
 def test_the_report_does_not_depend_on_processes_or_on_who_made_the_index(tmp_path: Path) -> None:
     for shard in range(9):
         write_shard(tmp_path / f"{shard}.tar", [*pairs(10 * shard, 2), *suspicious_pairs()[20:60]])
-    reports = [check(tmp_path, workers=workers, index=index) for workers, index in ((1, False), (2, True), (2, True))]
+    reports = [check(tmp_path, workers=workers, index=index) for workers, index in ((1, False), (2, True), (1, True))]
     states = [{part.index for part in report.parts} for report in reports]
     assert states == [{"none"}, {"written"}, {"fresh"}]
-    assert [report.effort.num_processes for report in reports] == [1, 2, 2]
+    assert [report.effort.num_processes for report in reports] == [1, 2, 1]
     values = [report.to_dict() for report in reports]
     for value in values:
         del value["run"], value["settings"]
