@@ -116,11 +116,15 @@ def main() -> None:
     for name, job in jobs(arguments.only):
         job["threads"] = arguments.threads
         rounds = [(in_process("calibrate", job), in_process("train", job)) for _ in range(arguments.rounds)]
-        says, is_ = ({key: statistics.median(item[key] for item in side) for key in side[0]} for side in zip(*rounds))
+        says, is_ = (
+            {key: statistics.median(item[key] for item in side) for key in side[0]}
+            for side in zip(*rounds, strict=True)
+        )
         rows.append([name])
         for key, unit in (("seconds", 1.0), ("memory", 1e6)):
             error = f"{100 * (says[key] / is_[key] - 1):+.0f} %"
             rows[-1] += [says[key] / unit, is_[key] / unit, error]
+        print(*rows[-1], file=sys.stderr)
     header = ["run", "s/step, plan", "s/step", "error", "MB, plan", "MB", "error"]
     print_table(header, rows)
 

@@ -5,12 +5,16 @@ batch, and the training engine averages parameter gradients over processes. The 
 the global-batch loss, whatever the number of processes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from mixreorg.errors import MixreorgError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -21,6 +25,27 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def on_first_process(function: Callable[[], T]) -> T:
+    """Call a function on the first process alone; every process gets its result or its ``MixreorgError``.
+
+    Args:
+        function: its result must be picklable.
+    """
+    if world_size() == 1:
+        return function()
+    outcome: list[Any] = [None]
+    if rank() == 0:
+        try:
+            outcome = [function()]
+        except MixreorgError as error:
+            outcome = [error]
+    dist.broadcast_object_list(outcome)
+    if isinstance(outcome[0], MixreorgError):
+        raise outcome[0]
+    result: T = outcome[0]
+    return result
 
 
 def gather(rows: Tensor) -> Tensor:

@@ -169,3 +169,18 @@ def test_resuming_on_other_pairs_is_refused(config: TrainConfig, tmp_path: Path)
     (tmp_path / "shards" / "00001.tar").unlink()
     with pytest.raises(MixreorgError, match=r"other caption pairs: 96 then, 48 now"):
         run(config, tmp_path / "run")
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    errors: list[str] = []
+
+    def start_a_second() -> None:
+        try:
+            train(config, tmp_path / "run", resume="auto", device="cpu", console=Console(file=io.StringIO()))
+        except MixreorgError as error:
+            errors.append(str(error))
+
+    run(config.updated(steps=3), tmp_path / "run", Watch(2, start_a_second))
+    assert len(errors) == 1
+    assert "another process is training in" in errors[0]
+    run(config.updated(steps=4), tmp_path / "run")

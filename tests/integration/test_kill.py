@@ -4,11 +4,12 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def arguments(folder: Path, run: str, num_workers: int) -> list[str]:
 
 def train_here(command: list[str], output: Path) -> None:
     """What a process of the fork server does: the command line, in a process that has imported it already."""
+    os.setsid()
+    # Reading processes are started as in an interpreter of one's own.
+    multiprocessing.set_start_method(None, force=True)
     with output.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -43,7 +47,8 @@ def train_here(command: list[str], output: Path) -> None:
 def start_fresh(command: list[str], output: Path) -> subprocess.Popen[bytes]:
     """The command line as a user starts it, with seconds of imports."""
     with output.open("ab") as file:
-        return subprocess.Popen([sys.executable, "-m", "mixreorg", *command], stdout=file, stderr=file)
+        whole = [sys.executable, "-m", "mixreorg", *command]
+        return subprocess.Popen(whole, stdout=file, stderr=file, start_new_session=True)
 
 
 def start_forked(command: list[str], output: Path) -> ForkServerProcess:
@@ -92,6 +97,27 @@ def kill_at_the_end(process: Process) -> Iterator[Process]:
         process.join() if isinstance(process, ForkServerProcess) else process.wait()
 
 
+def remaining(groups: Iterable[int]) -> list[int]:
+    """Process groups that still have a process."""
+    alive = []
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, 0)
+            alive.append(group)
+    return alive
+
+
+def assert_nothing_is_left(groups: list[int]) -> None:
+    """Reading processes of a killed training process notice within seconds, and end."""
+    deadline = time.monotonic() + 20
+    while remaining(groups) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = remaining(groups)
+    for group in left:
+        os.killpg(group, signal.SIGKILL)
+    assert not left
+
+
 def wait_for_moment(moment: str, generator: random.Random, process: Process, run: Path, output: Path) -> None:
     """Return when the process is to be killed."""
     match moment:
@@ -133,11 +159,13 @@ def test_a_run_killed_twenty_times_equals_one_that_was_not(folder: Path) -> None
     generator.shuffle(moments)
     whole, killed = folder / "whole", folder / "killed"
     left_partial = 0
+    pids: list[int] = []
     with kill_at_the_end(start_forked(arguments(folder, "whole", 0), folder / "whole.txt")) as reference:
         for number, moment in enumerate(moments):
             start = start_fresh if moment == "import" else start_forked
             output = folder / f"killed-{number}.txt"
             with kill_at_the_end(start(arguments(folder, "killed", number % 3), output)) as process:
+                pids.append(process.pid)
                 wait_for_moment(moment, generator, process, killed, output)
                 assert is_alive(process), output.read_text()
             left_partial += bool(partial_checkpoints(killed))
@@ -145,6 +173,7 @@ def test_a_run_killed_twenty_times_equals_one_that_was_not(folder: Path) -> None
         with kill_at_the_end(start_fresh(arguments(folder, "killed", 0), output)) as process:
             wait_for_end(process, output)
         wait_for_end(reference, folder / "whole.txt")
+    assert_nothing_is_left(pids)
     assert left_partial > 0
     assert not any("is damaged" in path.read_text() for path in folder.glob("killed-*.txt"))
     assert records(whole) == records(killed)

@@ -133,14 +133,23 @@ def resolve_model_folder(path: Path) -> Path:
     """Find the model folder that a path stands for; a run folder stands for its best or newest checkpoint."""
     if (path / _CONFIG).is_file():
         return path
-    if (path / "state.json").is_file():
-        state: Any = read_json(path / "state.json")
-        state = state if isinstance(state, dict) else {}
-        best = state.get("best") or {}
-        name: str | None = best.get("checkpoint") or state.get("latest")
-        if name and (path / "checkpoints" / name).is_dir():
-            return path / "checkpoints" / name
+    if (path / "checkpoints").is_dir() or (path / "state.json").is_file():
+        checkpoints = sorted((path / "checkpoints").glob("step-*"), reverse=True)
+        whole = [folder.name for folder in checkpoints if folder.name.removeprefix("step-").isdigit()]
+        for name in (*_pointed_to(path / "state.json"), *whole):
+            if (path / "checkpoints" / name / _CONFIG).is_file():
+                return path / "checkpoints" / name
         raise MixreorgError(f"{path} is a run folder without a usable checkpoint; train longer or resume it")
     if not path.exists():
         raise MixreorgError(f"no model at {path}; give a model folder, a checkpoint or a run folder")
     raise MixreorgError(f"{path} holds no model: expected {_CONFIG} and {_WEIGHTS}, or the state.json of a run")
+
+
+def _pointed_to(state_file: Path) -> list[str]:
+    """Names of a run's best and newest checkpoint; none where the file is missing or damaged."""
+    try:
+        state: Any = read_json(state_file)
+        names = [(state["best"] or {}).get("checkpoint"), state["latest"]]
+    except (MixreorgError, KeyError, TypeError, AttributeError):
+        return []
+    return [name for name in names if isinstance(name, str)]

@@ -24,15 +24,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
 from mixreorg.config import StrictConfig
-from mixreorg.distributed import rank, world_size
+from mixreorg.distributed import on_first_process
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
 from mixreorg.models.dual_encoder import DualEncoder
@@ -131,7 +129,7 @@ class CheckpointStore:
         Raises:
             MixreorgError: there are checkpoints, but none is intact.
         """
-        name = _on_first_process(lambda: self._recover(warn or (lambda line: None)))
+        name = on_first_process(lambda: self._recover(warn or (lambda line: None)))
         return self.folder / name if name else None
 
     def restore(
@@ -293,23 +291,6 @@ class CheckpointStore:
 
 def _step(name: str) -> int:
     return int(name.removeprefix("step-"))
-
-
-def _on_first_process(function: Callable[[], str | None]) -> str | None:
-    """Call a function on the first process alone; every process gets its result or its error."""
-    if world_size() == 1:
-        return function()
-    outcome: list[Any] = [None]
-    if rank() == 0:
-        try:
-            outcome = [function()]
-        except MixreorgError as error:
-            outcome = [error]
-    dist.broadcast_object_list(outcome)
-    if isinstance(outcome[0], MixreorgError):
-        raise outcome[0]
-    result: str | None = outcome[0]
-    return result
 
 
 def _own_parameters(objective: nn.Module) -> dict[str, Tensor]:

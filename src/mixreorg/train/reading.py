@@ -1,6 +1,7 @@
 """Batches for the training loop: a data loader whose failures come in turn, as one clear error."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,9 @@ class BatchReader:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_ignore_interrupts,
+            # A forked worker ends with the process it reads for, also when that one is killed; one that a fork
+            # server started, the default of newer Pythons, would not.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             pin_memory=pin_memory,
         )
         previous = signal.getsignal(signal.SIGCHLD)

@@ -12,7 +12,7 @@ from rich.console import Console
 from mixreorg.data.loader import PairBatch
 from mixreorg.data.problems import Problem, Problems
 from mixreorg.data.transforms import augment
-from mixreorg.distributed import rank, world_size
+from mixreorg.distributed import on_first_process, rank, world_size
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, SplitResult, evaluate_split
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
@@ -33,6 +33,7 @@ from mixreorg.train.meter import Meter
 from mixreorg.train.metric_sinks import MetricSink, open_sinks
 from mixreorg.train.optim import build_optimizer, learning_rate
 from mixreorg.train.reading import BatchReader
+from mixreorg.train.run_lock import RunLock
 from mixreorg.train.setup import Resume, build_objective, check_run_folder, check_same_data, open_source, resolve
 from mixreorg.train.stopping import Stop, StopSignals
 
@@ -73,7 +74,11 @@ def train(
         MixreorgError: data, configuration or run folder that cannot be used. What was trained before data failed
             is saved.
     """
-    return _Run(config, run, resume, device, console or Console(stderr=True), until).loop()
+    lock = RunLock(run)
+    try:
+        return _Run(config, run, resume, device, console or Console(stderr=True), until, lock).loop()
+    finally:
+        lock.release()
 
 
 class _StopEvaluationError(Exception):
@@ -84,7 +89,14 @@ class _Run:
     """One training process's view of a run."""
 
     def __init__(
-        self, config: TrainConfig, run: Path, resume: Resume, device: Device, console: Console, until: int | None
+        self,
+        config: TrainConfig,
+        run: Path,
+        resume: Resume,
+        device: Device,
+        console: Console,
+        until: int | None,
+        lock: RunLock,
     ) -> None:
         self.config, tokenizer = resolve(config)
         self.last_step = min(self.config.steps, until or self.config.steps)
@@ -103,6 +115,7 @@ class _Run:
         self.tokenizer = tokenizer
         model = DualEncoder(self.config.model, tokenizer)
         resumed = check_run_folder(self.run, self.config, resume)
+        on_first_process(lock.acquire)
         checkpoint = self.store.latest(lambda line: self._say(line, style="yellow")) if resumed else None
         if checkpoint is None:
             self._initialise(model)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_model, save_model
+from mixreorg.models.folder import load_model, resolve_model_folder, save_model
 
 
 @pytest.fixture
@@ -84,3 +84,14 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     Tokenizer.train(["a b"], vocab_size=514, context_length=8).save(folder / "tokenizer.json")
     with pytest.raises(MixreorgError, match="restore the tokenizer it was trained with"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("state", [None, "{", '{"latest": "step-00000009", "best": null}'])
+def test_a_run_whose_state_is_lost_stands_for_its_newest_checkpoint(
+    tiny_model: DualEncoder, tmp_path: Path, state: str | None
+) -> None:
+    for name in ("step-00000002", "step-00000010", "step-00000011.damaged", ".step-00000012.partial"):
+        save_model(tiny_model, tmp_path / "checkpoints" / name)
+    if state is not None:
+        (tmp_path / "state.json").write_text(state)
+    assert resolve_model_folder(tmp_path) == tmp_path / "checkpoints" / "step-00000010"

@@ -69,6 +69,12 @@ def test_all_comes_back(kit: Kit, run: Path) -> None:
     assert kit.restore(store, checkpoint(run, 1)) == (1, 1.0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="needs Linux, to see what is mapped")
+def test_nothing_restored_holds_on_to_the_files(kit: Kit, run: Path) -> None:
+    kit.restore(kit_store(run, keep=3), checkpoint(run, 3))
+    assert str(run) not in Path("/proc/self/maps").read_text()
+
+
 def test_a_fresh_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert kit_store(tmp_path / "run", keep=1).latest() is None
     assert not (tmp_path / "run").exists()
@@ -285,7 +291,7 @@ def test_a_full_disk(kit: Kit, tmp_path: Path) -> None:
         kit.save(store, step, step)
         assert store.latest() == store.folder / f"step-{step:08d}"
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

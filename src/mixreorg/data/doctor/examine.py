@@ -22,6 +22,7 @@ SUSPECTS_KEPT = 12
 
 # A JPEG is decoded at a fraction of its size down to this side: all of its data is read, at a third of the cost.
 _DECODED_SIDE = 64
+_MARKS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP"}
 
 
 class Suspect(NamedTuple):
@@ -107,7 +108,7 @@ def examine(name: str, part: Part, indices: Sequence[int], tokenizer: Tokenizer,
             data, caption = part.read(index)
             image_format, size = _decode(data)
         except UnusableSampleError as error:
-            detail = f"{len(data):,} bytes that begin with {data[:16]!r}" if data else ""
+            detail = _describe(data) if data else ""
             findings.add(Suspect(str(error), name, part.key(index), detail, sample=index))
             continue
         for kind, detail in doubts(size, caption, limits):
@@ -143,6 +144,12 @@ def _decode(data: bytes) -> tuple[str, tuple[int, int]]:
     decode_image(data, _DECODED_SIDE)
     with Image.open(io.BytesIO(data)) as image:
         return image.format or "", image.size
+
+
+def _describe(data: bytes) -> str:
+    """What a file that is no usable image looks like."""
+    begin = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    return f"{len(data):,} bytes that begin {f'as {begin} does' if begin else f'with {data[:16]!r}'}"
 
 
 def _measure(data: bytes, size: tuple[int, int], caption: str, num_words: int, tokenizer: Tokenizer) -> Measures:

@@ -62,12 +62,10 @@ KINDS: dict[str, Kind] = {
         _shard(
             "stale index",
             "The shard changed after its index was written, so it was indexed anew.",
-            "None needed, if the change was meant.",
+            "Nothing, if the change was meant.",
             "warning",
         ),
-        _shard(
-            "damaged index", "The index could not be read, so the shard was indexed anew.", "None needed.", "warning"
-        ),
+        _shard("damaged index", "The index could not be read, so the shard was indexed anew.", "Nothing.", "warning"),
         Kind("missing pairs", "serious", "pair", "Fewer usable pairs than expected.", "See the other findings."),
         Kind(
             "few missing pairs",
@@ -77,8 +75,12 @@ KINDS: dict[str, Kind] = {
             "See the other findings.",
         ),
         Kind("no usable pair", "serious", "pair", "There is nothing to train on.", "See the other findings."),
-        Kind("no image", "warning", "pair", "A caption without an image, which is left out.", "None needed."),
-        Kind("no caption", "warning", "pair", "An image without a caption, which is left out.", "None needed."),
+        Kind(
+            "no image", "warning", "pair", "A caption without an image; it is left out.", "Nothing, if there are few."
+        ),
+        Kind(
+            "no caption", "warning", "pair", "An image without a caption; it is left out.", "Nothing, if there are few."
+        ),
         Kind("damaged line", "warning", "pair", "A line of a captions file that cannot be read.", "Mend the line."),
         Kind(
             "duplicate member", "warning", "pair", "Two files of one name; the last one is used.", "Rename the pairs."

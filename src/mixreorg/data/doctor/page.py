@@ -98,7 +98,7 @@ def _findings(report: Report) -> str:
         (
             f'<td class="name {finding.severity}">{finding.kind.name}</td><td class="{finding.severity}">'
             f'{finding.severity}</td><td class="number">{finding.count:,}</td>'
-            f"<td>{_text(finding.kind.meaning)} {_text(finding.kind.remedy)}</td>"
+            f'<td class="text">{_text(finding.kind.meaning)} {_text(finding.kind.remedy)}</td>'
         )
         for finding in report.findings
     ]
@@ -109,14 +109,14 @@ def _findings(report: Report) -> str:
 def _shards(report: Report) -> str:
     """Shards with findings that are more than a few odd pairs, the worst first."""
     by_name = {part.name: part for part in report.parts}
-    worst = sorted(report.part_counts, key=lambda name: (-_weight(report, name), name))
+    worst = sorted(by_name.keys() & report.part_counts.keys(), key=lambda name: (-_weight(report, name), name))
     rows = []
-    for name in [name for name in worst if name in by_name][:_SHARDS_SHOWN]:
+    for name in worst[:_SHARDS_SHOWN]:
         part, counts = by_name[name], report.part_counts[name]
         listed = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common())
         rows.append(
-            f'<td class="text"><code>{_text(display_name(name))}</code></td><td class="number">{part.num_pairs:,}</td>'
-            f'<td class="number">{part.num_bytes / 1e6:,.1f}</td><td>{_text(listed)}</td>'
+            f'<td class="path"><code>{_text(display_name(name))}</code></td><td class="number">{part.num_pairs:,}</td>'
+            f'<td class="number">{part.num_bytes / 1e6:,.1f}</td><td class="text">{_text(listed)}</td>'
         )
     if not rows:
         return ""
@@ -135,19 +135,19 @@ def _weight(report: Report, name: str) -> int:
 def _suspects(findings: Iterable[Finding], pictures: Pictures) -> str:
     groups = []
     for finding in findings:
-        if not finding.examples:
-            continue
-        shown = "" if len(finding.examples) == finding.count else f", {len(finding.examples)} of them shown"
-        heading = f'<span class="{finding.severity}">{finding.kind.name}</span>: {finding.count:,}{shown}'
-        if finding.kind.subject == "shard" or all(example.sample is None for example in finding.examples):
-            rows = [
-                f'<td class="text"><code>{_text(display_name(example.shard))}</code> {_text(example.key)}</td>'
-                f'<td class="text">{_text(example.detail)}</td>'
-                for example in finding.examples
-            ]
-            groups.append(f"<h3>{heading}</h3>\n{_table('', rows)}")
-        else:
-            groups.append(f"<h3>{heading}</h3>\n{_cards(finding.examples, pictures)}")
+        few = f", {len(finding.examples)} of them shown" if len(finding.examples) < finding.count else ""
+        groups.append(f'<h3><span class="{finding.severity}">{finding.kind.name}</span>: {finding.count:,}{few}</h3>')
+        # What has no place in an index cannot be shown, only named.
+        rows = [
+            f'<td class="path"><code>{_text(display_name(example.shard))}</code> {_text(example.key)}</td>'
+            f'<td class="text">{_text(example.detail)}</td>'
+            for example in finding.examples
+            if example.sample is None
+        ]
+        if rows:
+            groups.append(_table("", rows))
+        if len(rows) < len(finding.examples):
+            groups.append(_cards([example for example in finding.examples if example.sample is not None], pictures))
     return "<section>\n<h2>Suspects</h2>\n" + "\n".join(groups) + "\n</section>" if groups else ""
 
 

@@ -12,6 +12,7 @@ from mixreorg.data.doctor.examine import Suspect
 from mixreorg.data.doctor.report import CheckConfig
 from mixreorg.data.doctor.work import Worker
 from mixreorg.data.problems import UnusableSampleError
+from mixreorg.data.shards import Shard
 from mixreorg.errors import MixreorgError
 
 _SIDE = 160
@@ -32,15 +33,21 @@ class Pictures:
         if suspect.sample is None:
             return None
         try:
-            data, _ = self._worker.part(suspect.shard).read(suspect.sample)
             with _missing_ends_allowed():
-                image = decode_image(data)
+                image = decode_image(self._image_file(suspect.shard, suspect.sample))
         except (UnusableSampleError, MixreorgError):
             return None
         image.thumbnail((_SIDE, _SIDE))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+    def _image_file(self, shard: str, sample: int) -> bytes:
+        part = self._worker.part(shard)
+        if isinstance(part, Shard):
+            # The image alone: its caption may be what is wrong.
+            return part.image_head(sample, part.num_bytes)
+        return part.read(sample)[0]
 
 
 @contextmanager

@@ -130,14 +130,14 @@ def write_damaged_shards(folder: Path) -> list[str]:
     and one is counted.
     """
     for shard in (0, 2, 8):
-        write_shard(folder / f"0000{shard}.tar", pairs(100 * shard, 2))
+        write_shard(folder / f"0000{shard}.tar", pairs(1000 + 100 * shard, 2))
     write_statistics(folder / "00000.tar", 4, 2)
     write_statistics(folder / "00001.tar", 4, 3)
     write_statistics(folder / "00002.tar", 4, 3)
-    truncated = write_shard(folder / "00004.tar", pairs(400, 3))
+    truncated = write_shard(folder / "00004.tar", pairs(1400, 3))
     cut_before(truncated, 5)
     write_statistics(folder / "00004.tar", 4, 2)
-    damaged = write_shard(folder / "00005.tar", pairs(500, 3))
+    damaged = write_shard(folder / "00005.tar", pairs(1500, 3))
     destroy_header(damaged, 4)
     (folder / "00005_stats.json").write_text('{"count": ')
     (folder / "00006.tar").write_bytes(b"<html>not found</html>" * 99)
@@ -146,7 +146,7 @@ def write_damaged_shards(folder: Path) -> list[str]:
     write_statistics(folder / "00007.tar", 4, 0)
     other = folder / "other"
     for number in (7, 9):
-        write_shard(other / f"set-{number}-of-11.tar", pairs(700 + 10 * number, 2))
+        write_shard(other / f"set-{number}-of-11.tar", pairs(2000 + 10 * number, 2))
         write_statistics(other / f"set-{number}-of-11.tar", 2, 2)
     write_statistics(other / "set-10-of-11.tar", 2, 2)
     return [str(folder / "{00000..00008}.tar"), str(other)]

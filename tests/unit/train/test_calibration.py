@@ -1,0 +1,79 @@
+"""Short real measurements: they must follow what is measured, not agree with a figure."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixreorg.data.pairs import open_pairs
+from mixreorg.data.transforms import ImageTransformConfig
+from mixreorg.models.dual_encoder import DualEncoderConfig
+from mixreorg.recipes import recipe
+from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.train.calibration import longest_caption, measure_reading, measure_step, shard_bytes
+from mixreorg.train.config import DataConfig, EngineConfig, TrainConfig
+from mixreorg.train.flops import flops_per_pair
+
+
+@pytest.fixture
+def config(tiny_config: DualEncoderConfig) -> TrainConfig:
+    data = DataConfig(transform=ImageTransformConfig(image_size=32))
+    return TrainConfig(model=tiny_config, data=data, batch_size=64, precision="fp32")
+
+
+def test_steps_are_measured_at_two_batches(config: TrainConfig) -> None:
+    threads = torch.get_num_threads()
+    time = measure_step(config, 64, text_length=8, device="cpu")
+    assert time.batches[0] == 8
+    assert 16 <= time.batches[1] <= 64
+    assert time.per_pair > 0
+    assert time.fixed >= 0
+    assert time.seconds(64) > time.seconds(8)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_gradient_cache_is_reckoned(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixreorg.train.calibration._step_seconds", lambda _engine, _config, size, *_: 0.01 * size)
+    cached = config.updated(engine=EngineConfig(chunk=4))
+    plain = measure_step(config, 64, text_length=8, device="cpu")
+    ratio = measure_step(cached, 64, text_length=8, device="cpu").per_pair / plain.per_pair
+    assert plain.per_pair == pytest.approx(0.01)
+    flops = [flops_per_pair(item, 64, text_length=8).total_train for item in (cached, config)]
+    assert ratio == pytest.approx(flops[0] / flops[1])
+    assert 1.2 < ratio < 1.4
+
+
+def test_a_batch_smaller_than_what_is_tried(config: TrainConfig) -> None:
+    time = measure_step(config.updated(batch_size=4), 4, text_length=8, device="cpu")
+    assert time.batches == (4, 4)
+    assert time.fixed == 0
+
+
+def test_larger_pictures_are_read_more_slowly(config: TrainConfig, tokenizer: Tokenizer) -> None:
+    small = measure_reading(config, tokenizer)
+    large = measure_reading(recipe("groupvit_vits_cc12m"), tokenizer)
+    assert small > large > 5
+
+
+def write_shard(folder: Path, captions: list[str], picture: bytes) -> None:
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for number, caption in enumerate(captions):
+            for suffix, content in (("png", picture), ("txt", caption.encode())):
+                path = folder / f"{number}.{suffix}"
+                path.write_bytes(content)
+                tar.add(path, path.name)
+
+
+def test_captions_and_bytes_of_shards(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_shard(tmp_path, ["a dog"] * 30 + ["a photo of a dog on the grass and a cat and a car"], b"\x89PNG")
+    specs = [str(tmp_path / "*.tar")]
+    source = open_pairs(specs)
+    short, long = (
+        len(ids) for ids in tokenizer.encode_ids(["a dog", "a photo of a dog on the grass and a cat and a car"])
+    )
+    assert longest_caption(source, tokenizer, 1000) == long
+    assert longest_caption(source, tokenizer, 1) == short
+    assert shard_bytes(specs) == (tmp_path / "0.tar").stat().st_size
+    (tmp_path / "captions.csv").write_text("image,caption\n0.png,a dog\n")
+    assert shard_bytes([str(tmp_path / "captions.csv")]) is None
