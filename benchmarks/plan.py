@@ -6,16 +6,20 @@ peak resident size since the imports; the allocator is left as it is, so that a 
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import print_environment, print_table
+from mixreorg.data.scenes import easy, generate_scenes
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.randomness import sample_keys
 from mixreorg.recipes import recipe
@@ -78,6 +82,30 @@ def in_process(function: str, job: dict[str, Any]) -> dict[str, float]:
     return result
 
 
+def whole_run(threads: int) -> list[object]:
+    """A row for the commands ``plan`` and ``train`` on the scenes, with reading and the memory of the whole process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_scenes(easy(), folder / "scenes", 2000, 2, 2)
+
+        def mixreorg(command: str, *more: str) -> str:
+            arguments = [sys.executable, "-m", "mixreorg", command, *more, "--data", str(folder / "scenes/train/*.tar")]
+            result = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
+            return result.stdout
+
+        says = json.loads(mixreorg("plan", "scenes_mixreorg", "--json"))
+        settings = ("--set", "steps=40", "--set", "log_every=10", "--device", "cpu")
+        mixreorg("train", "--recipe", "scenes_mixreorg", "--out", str(folder / "run"), *settings)
+        records = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()][1:]
+    seconds = 64 / statistics.median(record["train/pairs_per_second"] for record in records)
+    memory = max(record["train/memory_gib"] for record in records) * 2**30
+    row: list[object] = ["scenes_mixreorg, plan and train commands"]
+    for says_, is_ in ((says["seconds_per_step"]["likely"], seconds), (says["memory"]["total"] / 1e6, memory / 1e6)):
+        row += [says_, is_, f"{100 * (says_ / is_ - 1):+.0f} %"]
+    return row
+
+
 def jobs(only: str | None) -> list[tuple[str, dict[str, Any]]]:
     """All cases, by name."""
     found: list[tuple[str, dict[str, Any]]] = []
@@ -125,6 +153,8 @@ def main() -> None:
             error = f"{100 * (says[key] / is_[key] - 1):+.0f} %"
             rows[-1] += [says[key] / unit, is_[key] / unit, error]
         print(*rows[-1], file=sys.stderr)
+    if arguments.only is None or arguments.only in "commands":
+        rows.append(whole_run(arguments.threads))
     header = ["run", "s/step, plan", "s/step", "error", "MB, plan", "MB", "error"]
     print_table(header, rows)
 

@@ -42,6 +42,14 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
+def size(count: float) -> str:
+    """Bytes in the decimal unit that disks and networks are sold by."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= length:
+            return f"{count / length:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
 def _parts(plan: Plan) -> Table:
     table = Table(title="Model and operations per pair, forward pass", title_justify="left")
     for name in ("part", "M parameters", "GFLOP", "share"):
@@ -108,10 +116,10 @@ def _reading(plan: Plan) -> Iterator[str]:
     data, batch = plan.data, plan.config.batch_size
     rate = batch / plan.step.likely
     total = batch * plan.config.steps * data.bytes_per_pair
-    epoch = f"{data.pairs * data.bytes_per_pair / 1e9:,.3g} GB per epoch, " if data.pairs is not None else ""
+    epoch = f"{size(data.pairs * data.bytes_per_pair)} per epoch, " if data.pairs is not None else ""
     yield (
-        f"reads {epoch}{total / 1e12:,.3g} TB in all ({data.bytes_per_pair / 1000:,.0f} kB per pair): "
-        f"{rate:,.0f} pairs/s, {rate * data.bytes_per_pair / 1e6:,.3g} MB/s, "
+        f"reads {epoch}{size(total)} in all ({size(data.bytes_per_pair)} per pair): "
+        f"{rate:,.0f} pairs/s, {size(rate * data.bytes_per_pair)}/s, "
         f"{rate / data.pictures_per_core:.1f} cores at {data.pictures_per_core:,.0f} pictures/s each"
     )
     workers, alone = plan.config.data.num_workers, plan.reading_per_step

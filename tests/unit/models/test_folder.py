@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_run_folder_stands_for_its_best_or_newest_checkpoint(tiny_model: DualE
     assert load_model(tmp_path).logit_scale.item() == 1
     (tmp_path / "state.json").write_text(json.dumps({"latest": "step-2", "best": None}))
     assert load_model(tmp_path).logit_scale.item() == 2
-    (tmp_path / "state.json").write_text(json.dumps({"latest": None}))
+    shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(MixreorgError, match="without a usable checkpoint"):
         load_model(tmp_path)
 

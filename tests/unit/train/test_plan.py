@@ -21,7 +21,7 @@ from mixreorg.train.plan import (
     make_plan,
     share_of,
 )
-from mixreorg.train.plan_report import duration, in_words, print_plan
+from mixreorg.train.plan_report import duration, in_words, print_plan, size
 
 FACTS = DataFacts(pairs=12_000_000, bytes_per_pair=50_000.0, pictures_per_core=500.0, text_length=40)
 
@@ -145,3 +145,8 @@ def test_the_numbers_and_the_page_agree(config: TrainConfig) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(6432, "6.43 kB"), (2.5e6, "2.5 MB"), (66e10, "660 GB"), (2e13, "20 TB")])
+def test_sizes(count: float, text: str) -> None:
+    assert size(count) == text

@@ -99,7 +99,7 @@ class _Reader:
         for position in (np.arange(tried) * total // max(tried, 1)).tolist():
             part = int(np.searchsorted(ends, position, side="right"))
             index = position - int(ends[part]) + self._parts[part].num_pairs
-            run = Run(part, self._parts[part].name, np.array([index]))
+            run = Run(part, self._parts[part].name, np.array([index], dtype=np.int32))
             if not self._worker.examine(run).counts:
                 found.append(self.suspect("", Place(part, index)))
         # Thinned out evenly: the first ones alone would show the first shards alone.

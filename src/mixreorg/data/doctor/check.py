@@ -83,7 +83,7 @@ def _plan(parts: Sequence[PartFacts], sample: int | None) -> Iterator[Run]:
         chosen = np.arange(-(-first * number // total), -(-last * number // total)) if total else np.arange(0)
         indices = chosen * total // number - first if number else chosen
         for start in range(0, len(indices), _RUN_LENGTH):
-            yield Run(place, part.name, indices[start : start + _RUN_LENGTH])
+            yield Run(place, part.name, indices[start : start + _RUN_LENGTH].astype(np.int32))
 
 
 def _compare_neighbours(parts: Sequence[PartFacts], totals: Totals) -> None:

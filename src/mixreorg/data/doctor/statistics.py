@@ -80,15 +80,11 @@ class Repeats:
         """Count digests, ``[pairs]`` in the order of the pairs."""
         self._digests = digests
         ordered = np.sort(digests)
-        is_new = np.ones(len(ordered), dtype=bool)
-        is_new[1:] = ordered[1:] != ordered[:-1]
-        starts = np.flatnonzero(is_new)
-        self.distinct = len(starts)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        self.distinct = len(digests) - len(repeated)
         """Number of different digests."""
-        counts = np.diff(starts, append=len(ordered))
-        repeated = np.flatnonzero(counts > 1)
-        self._values = ordered[starts[repeated]]
-        self._counts = counts[repeated]
+        self._values, surplus = np.unique(repeated, return_counts=True)
+        self._counts = surplus + 1
 
     @property
     def surplus(self) -> int:

@@ -14,6 +14,8 @@ _COLUMN = {name: place for place, name in enumerate(Measures._fields)}
 # What is above a limit is counted as the limit: only quantiles up there lose their exact value.
 _LIMITS = {"num_words": 1_000, "num_tokens": 1_000, "short_side": 10_000, "aspect": 5_000, "kilobytes": 20_000}
 
+_Digests = npt.NDArray[np.uint64]
+
 
 class Place(NamedTuple):
     """Where a pair is: the number of its part, and its place in that part's index."""
@@ -41,7 +43,7 @@ class RepeatCount(NamedTuple):
 
 
 class Totals:
-    """Everything counted so far. Takes 20 bytes per usable pair, and about 60 while repeats are looked for."""
+    """Everything counted so far. Takes 20 bytes per usable pair, and twice as much while repeats are looked for."""
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -56,7 +58,7 @@ class Totals:
         self.words = FrequentWords()
         self.num_usable = 0
         self._runs: list[tuple[int, npt.NDArray[np.int32]]] = []
-        self._digests: list[npt.NDArray[np.uint64]] = []
+        self._digests: list[_Digests] = []
 
     def add(self, suspects: Iterable[Suspect], counts: Counter[str], part_name: str) -> None:
         """Count findings of one part; ``suspects`` are examples of them."""
@@ -82,18 +84,18 @@ class Totals:
 
     def repeats(self, number: int) -> dict[str, RepeatCount]:
         """Count ``duplicate image``, ``duplicate caption`` and ``duplicate pair``, naming the most frequent ones."""
-        digests = np.concatenate([np.zeros((0, 2), np.uint64), *self._digests])
         ends = np.cumsum([len(indices) for _, indices in self._runs])
         odd = np.uint64(0x9E3779B97F4A7C15)
-        columns: dict[str, Callable[[], npt.NDArray[np.uint64]]] = {
-            "duplicate image": lambda: digests[:, 0].copy(),
-            "duplicate caption": lambda: digests[:, 1].copy(),
+        columns: dict[str, Callable[[_Digests], _Digests]] = {
+            "duplicate image": lambda digests: digests[:, 0],
+            "duplicate caption": lambda digests: digests[:, 1],
             # Multiplied, so that two pairs with each other's digests differ; the product wraps around.
-            "duplicate pair": lambda: digests[:, 0] * odd ^ digests[:, 1],
+            "duplicate pair": lambda digests: digests[:, 0] * odd ^ digests[:, 1],
         }
         found = {}
-        for kind, make in columns.items():
-            repeats = Repeats(make())
+        for kind, column in columns.items():
+            # One column at a time: together they would take as much memory again as all digests.
+            repeats = Repeats(np.concatenate([np.zeros(0, np.uint64), *map(column, self._digests)]))
             pairs = [self._locate(repeat, ends) for repeat in repeats.most_frequent(number)]
             found[kind] = RepeatCount(repeats.surplus, repeats.distinct, pairs)
         return found

@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -30,8 +31,8 @@ from mixreorg.text.tokenizer import Tokenizer
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _Scanned = tuple[Shard, list[Problem]]
-# Below so many, starting processes takes longer than they save.
-_FEW_TASKS = 8
+# Processes take some seconds to start, because they import torch.
+_WORTHWHILE_SECONDS = 10.0
 
 
 class Indexed(NamedTuple):
@@ -48,7 +49,7 @@ class Run(NamedTuple):
     part: int
     """Number of the part."""
     name: str
-    indices: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
 
 
 class Worker:
@@ -128,10 +129,10 @@ class Worker:
 
 
 class Crew:
-    """Processes that do the work, or this process alone."""
+    """This process, and others where there is much to do."""
 
     def __init__(self, config: CheckConfig, num_processes: int) -> None:
-        """Describe the processes; they start with the first work.
+        """Describe the processes; the others start when they are needed.
 
         Args:
             config: settings of the check.
@@ -155,17 +156,25 @@ class Crew:
 
     def index(self, names: Sequence[str]) -> Iterator[Indexed]:
         """Index parts; results in their order."""
-        return self._share(_index, names) if self._is_worth_sharing(names) else map(self._alone.index, names)
+        return self._map(self._alone.index, _index, names)
 
     def examine(self, runs: Sequence[Run]) -> Iterator[Findings]:
         """Look into pairs; results in the order of the runs."""
-        return self._share(_examine, runs) if self._is_worth_sharing(runs) else map(self._alone.examine, runs)
+        return self._map(self._alone.examine, _examine, runs)
 
-    def _is_worth_sharing(self, tasks: Sequence[object]) -> bool:
-        """Whether there is more to do than processes take to start."""
-        shared = self._num_processes > 1 and len(tasks) > _FEW_TASKS
-        self.num_used = self._num_processes if shared else 1
-        return shared
+    def _map(
+        self, alone: Callable[[Task], Result], shared: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[Result]:
+        """Begin alone, and share what is left as soon as it proves to be more than processes take to start."""
+        self.num_used = 1
+        start = time.monotonic()
+        for done, task in enumerate(tasks):
+            left = len(tasks) - done
+            if done and self._num_processes > 1 and (time.monotonic() - start) / done * left > _WORTHWHILE_SECONDS:
+                self.num_used = self._num_processes
+                yield from self._share(shared, tasks[done:])
+                return
+            yield alone(task)
 
     def _share(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         try:

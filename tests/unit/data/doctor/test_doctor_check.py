@@ -18,6 +18,7 @@ from doctor_kit import (
     write_statistics,
 )
 
+from mixreorg.data.doctor import work
 from mixreorg.errors import MixreorgError
 
 
@@ -63,7 +64,10 @@ def test_every_defect_of_a_shard_is_counted(tmp_path: Path) -> None:
     assert named["shard without statistics"] == ["00008.tar"]
 
 
-def test_the_report_does_not_depend_on_processes_or_on_who_made_the_index(tmp_path: Path) -> None:
+def test_the_report_does_not_depend_on_processes_or_on_who_made_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_WORTHWHILE_SECONDS", 0)
     for shard in range(9):
         write_shard(tmp_path / f"{shard}.tar", [*pairs(10 * shard, 2), *suspicious_pairs()[20:60]])
     reports = [check(tmp_path, workers=workers, index=index) for workers, index in ((1, False), (2, True), (1, True))]
