@@ -114,7 +114,8 @@ class _Run:
         torch.manual_seed(self.config.seed)
         self.tokenizer = tokenizer
         model = DualEncoder(self.config.model, tokenizer)
-        resumed = check_run_folder(self.run, self.config, resume)
+        # The first process decides: on a shared file system the others may see a file later, or one just written.
+        resumed = on_first_process(lambda: check_run_folder(self.run, self.config, resume))
         on_first_process(lock.acquire)
         checkpoint = self.store.latest(lambda line: self._say(line, style="yellow")) if resumed else None
         if checkpoint is None:
@@ -302,8 +303,6 @@ class _Run:
 
     def _claim_folder(self) -> None:
         """Write the configuration."""
-        # Nobody writes before everybody has looked.
-        self.engine.wait()
         if rank() == 0:
             write_json(self.run / "train_config.json", self.config.to_dict())
 

@@ -1,6 +1,7 @@
 """The whole check: every planted defect is found as often as it was planted, whatever the processes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from doctor_kit import (
 )
 
 from mixreorg.data.doctor import work
+from mixreorg.data.doctor.report import CheckConfig
 from mixreorg.errors import MixreorgError
 
 
@@ -192,3 +194,8 @@ def test_real_pairs(shared: Path, tmp_path: Path) -> None:
     assert report.num_distinct_images == 39
     assert {repeat.count for repeat in report.frequent_images} == {5}
     assert json.loads(json.dumps(report.to_dict()))["images"]["formats"] == {"JPEG": 195}
+
+
+def test_a_killed_process_is_one_clear_error() -> None:
+    with work.Crew(CheckConfig(), num_processes=2) as crew, pytest.raises(MixreorgError, match="fewer --workers"):
+        list(crew._share(os._exit, [1, 1]))
