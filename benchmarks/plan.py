@@ -23,11 +23,11 @@ from mixreorg.data.scenes import easy, generate_scenes
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.randomness import sample_keys
 from mixreorg.recipes import recipe
-from mixreorg.train.calibration import measure_step
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Engine, StepInputs
-from mixreorg.train.memory import estimate_memory
 from mixreorg.train.optim import build_optimizer
+from mixreorg.train.planning.calibration import measure_step
+from mixreorg.train.planning.memory import estimate_memory
 from mixreorg.train.setup import build_objective
 
 TEXT_LENGTH = 24

@@ -9,8 +9,8 @@ from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.recipes import RECIPES, recipe
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.costs import Numerics
-from mixreorg.train.flops import encoder_costs, loss_costs
+from mixreorg.train.planning.costs import Numerics
+from mixreorg.train.planning.flops import encoder_costs, loss_costs
 
 
 @pytest.mark.parametrize("name", RECIPES)

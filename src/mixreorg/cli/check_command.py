@@ -55,7 +55,7 @@ def check(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="A kind of finding that is expected, for example 'duplicate image'; repeatable.", show_default=False
+            help="A kind of finding that is expected, for example duplicate_image; repeatable.", show_default=False
         ),
     ] = None,
 ) -> None:

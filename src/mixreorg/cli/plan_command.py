@@ -11,7 +11,7 @@ from mixreorg.errors import MixreorgError
 if TYPE_CHECKING:
     from mixreorg.text.tokenizer import Tokenizer
     from mixreorg.train.config import TrainConfig
-    from mixreorg.train.plan import DataFacts, Plan
+    from mixreorg.train.planning.plan import DataFacts, Plan
 
 
 def plan(
@@ -55,7 +55,7 @@ def plan(
     """Say what a run will take on given devices: memory, operations, reading, time; nothing is trained."""
     from rich.console import Console
 
-    from mixreorg.train.plan_report import print_plan
+    from mixreorg.train.planning.report import print_plan
     from mixreorg.train.setup import resolve
 
     run, tokenizer = resolve(_configure(recipe, config, data, assignments))
@@ -94,8 +94,8 @@ def _facts(
     text_length: int | None,
 ) -> "DataFacts":
     """What the user says of the data, else what a look at them says, else what is assumed."""
-    from mixreorg.train.calibration import longest_caption, measure_reading, shard_bytes
-    from mixreorg.train.plan import BYTES_PER_PAIR, DataFacts, share_of
+    from mixreorg.train.planning.calibration import longest_caption, measure_reading, shard_bytes
+    from mixreorg.train.planning.plan import BYTES_PER_PAIR, DataFacts, share_of
     from mixreorg.train.setup import open_source
 
     source = open_source(config) if config.data.train else None
@@ -119,9 +119,9 @@ def _facts(
 
 
 def _plan(config: "TrainConfig", kind: str, devices: int, facts: "DataFacts", mfu: float | None) -> "Plan":
-    from mixreorg.train.calibration import measure_step
-    from mixreorg.train.hardware import available_device
-    from mixreorg.train.plan import known_machine, make_plan, share_of, this_machine
+    from mixreorg.train.planning.calibration import measure_step
+    from mixreorg.train.planning.hardware import available_device
+    from mixreorg.train.planning.plan import known_machine, make_plan, share_of, this_machine
 
     if kind != "this":
         return make_plan(config, known_machine(config, kind, devices), facts, mfu=mfu)

@@ -27,11 +27,11 @@ from mixreorg.train.card import RunFacts, read_card
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device, Engine, StepInputs, check_shares
-from mixreorg.train.flops import flops_per_pair
-from mixreorg.train.hardware import peak_flops
 from mixreorg.train.meter import Meter
 from mixreorg.train.metric_sinks import MetricSink, open_sinks
 from mixreorg.train.optim import build_optimizer, learning_rate
+from mixreorg.train.planning.flops import flops_per_pair
+from mixreorg.train.planning.hardware import peak_flops
 from mixreorg.train.reading import BatchReader
 from mixreorg.train.run_lock import RunLock
 from mixreorg.train.setup import Resume, build_objective, check_run_folder, check_same_data, open_source, resolve

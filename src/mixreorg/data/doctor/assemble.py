@@ -1,14 +1,14 @@
 """From totals to a report: repeats, frequent values, a sample of healthy pairs, findings by severity."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from mixreorg.data.doctor.examine import SUSPECTS_KEPT, Suspect
 from mixreorg.data.doctor.histograms import SCALES, histogram
 from mixreorg.data.doctor.inventory import display_name
-from mixreorg.data.doctor.kinds import KINDS, severity
+from mixreorg.data.doctor.kinds import KINDS, allowed_kinds, severity
 from mixreorg.data.doctor.report import CheckConfig, Effort, Finding, FrequentValue, PartFacts, Report
 from mixreorg.data.doctor.totals import Place, RepeatedPair, Totals
 from mixreorg.data.doctor.work import Run, Worker, load_tokenizer
@@ -52,7 +52,7 @@ def assemble(
         effort=effort,
         parts=tuple(parts),
         part_counts=totals.part_counts,
-        findings=_findings(totals, config.allow),
+        findings=_findings(totals, allowed_kinds(config.allow)),
         num_usable=totals.num_usable,
         num_distinct_images=images.distinct,
         num_distinct_captions=captions.distinct,
@@ -106,7 +106,7 @@ class _Reader:
         return found[:: max(1, len(found) // number)][:number]
 
 
-def _findings(totals: Totals, allowed: Sequence[str]) -> tuple[Finding, ...]:
+def _findings(totals: Totals, allowed: Collection[str]) -> tuple[Finding, ...]:
     """All findings in the order of the catalogue, those that are allowed last."""
     findings = [
         Finding(kind, severity(name, allowed), totals.counts[name], tuple(totals.suspects[name]))

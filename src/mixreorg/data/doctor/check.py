@@ -13,7 +13,7 @@ from mixreorg.data.doctor.assemble import assemble
 from mixreorg.data.doctor.console import progress_bars
 from mixreorg.data.doctor.examine import Suspect
 from mixreorg.data.doctor.inventory import find_parts, numbering_gaps, orphaned_statistics
-from mixreorg.data.doctor.kinds import check_allowed
+from mixreorg.data.doctor.kinds import allowed_kinds
 from mixreorg.data.doctor.report import CheckConfig, Effort, PartFacts, Report
 from mixreorg.data.doctor.totals import Totals
 from mixreorg.data.doctor.work import Crew, Run, load_tokenizer
@@ -36,8 +36,9 @@ def check_pairs(specs: Sequence[str], config: CheckConfig, console: Console | No
         MixreorgError: a spec that cannot be understood, an index that cannot be written, a wrong name in
             ``config.allow``, a tokenizer that cannot be read, a shard that disappears at the very end.
     """
-    check_allowed(config.allow)
-    load_tokenizer(config.tokenizer)  # whatever is wrong with it should come out before the work
+    # What is wrong with these should come out before the work.
+    allowed_kinds(config.allow)
+    load_tokenizer(config.tokenizer)
     totals = Totals()
     names = _take_inventory(specs, totals)
     with Crew(config, config.workers or _cores()) as crew, progress_bars(console) as progress:

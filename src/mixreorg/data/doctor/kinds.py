@@ -1,7 +1,8 @@
 """The catalogue of what a check can find: how serious it is, what training does with it, what to do about it."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -114,20 +115,22 @@ KINDS: dict[str, Kind] = {
 """Every kind by its name, the most serious first. Names are stable: reports and ``--allow`` use them."""
 
 
-def check_allowed(names: Iterable[str]) -> None:
-    """Refuse names that are no kinds of findings.
+def allowed_kinds(names: Iterable[str]) -> frozenset[str]:
+    """Kinds of findings by the names that a user gives them; ``tiny-image`` and ``tiny_image`` are ``tiny image``.
 
     Raises:
-        MixreorgError: such a name, with the nearest right one.
+        MixreorgError: a name of no kind, with the nearest right one.
     """
-    for name in names:
-        if name not in KINDS:
-            near = difflib.get_close_matches(name, KINDS, n=1)
+    kinds = {name: re.sub("[-_]", " ", name) for name in names}
+    for name, kind in kinds.items():
+        if kind not in KINDS:
+            near = difflib.get_close_matches(kind, KINDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KINDS)}"
             raise MixreorgError(f"--allow {name!r} is no kind of finding; {hint}")
+    return frozenset(kinds.values())
 
 
-def severity(name: str, allowed: Iterable[str]) -> Severity:
+def severity(name: str, allowed: Collection[str]) -> Severity:
     """Severity of a kind, given the kinds that the user expects."""
     return "allowed" if name in allowed else KINDS[name].severity
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import mixreorg.data
-from mixreorg.data.doctor.kinds import KINDS, SEVERITIES, check_allowed, exit_code, severity
+from mixreorg.data.doctor.kinds import KINDS, SEVERITIES, allowed_kinds, exit_code, severity
 from mixreorg.errors import MixreorgError
 
 SOURCE = Path(mixreorg.data.__file__).parent
@@ -31,6 +31,7 @@ def test_exit_codes() -> None:
     assert exit_code(["warning", "serious", "allowed"]) == 2
     assert severity("missing shard", []) == "serious"
     assert severity("missing shard", ["missing shard"]) == "allowed"
-    check_allowed(KINDS)
+    assert allowed_kinds(KINDS) == set(KINDS)
+    assert allowed_kinds(["tiny_image", "damaged-shard"]) == {"tiny image", "damaged shard"}
     with pytest.raises(MixreorgError, match="known: missing shard, "):
-        check_allowed(["zzz"])
+        allowed_kinds(["zzz"])

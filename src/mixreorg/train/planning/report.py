@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from mixreorg.train.plan import MEASURED_FACTOR, Plan, Span
+from mixreorg.train.planning.plan import MEASURED_FACTOR, Plan, Span
 
 _GIB = 2**30
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.costs import (
+from mixreorg.train.planning.costs import (
     Cost,
     Numerics,
     cross_attention,
@@ -53,7 +53,7 @@ def flops_per_pair(
     """Count a training step once all of its losses count.
 
     Args:
-        config: the run; its tokenizer resolved (see ``train.trainer.resolve``), or else the text encoder as it says.
+        config: the run; its tokenizer resolved (see ``train.setup.resolve``), or else the text encoder as it says.
         global_batch: pairs per step over all processes; the losses compare each pair with all of them.
         devices: processes; each one projects the features of the global batch.
         text_length: tokens per caption as the text encoder sees them, which is the longest of a batch; None for the

@@ -5,7 +5,7 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.recipes import recipe
 from mixreorg.train.config import EngineConfig, TrainConfig
-from mixreorg.train.memory import count_parameters, estimate_memory
+from mixreorg.train.planning.memory import count_parameters, estimate_memory
 from mixreorg.train.setup import build_objective
 
 

@@ -7,8 +7,8 @@ import torch
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.costs import Cost, Numerics, transformer_block
-from mixreorg.train.flops import encoder_costs, loss_costs
+from mixreorg.train.planning.costs import Cost, Numerics, transformer_block
+from mixreorg.train.planning.flops import encoder_costs, loss_costs
 from mixreorg.train.setup import build_objective
 
 _FLOAT = 4
@@ -121,7 +121,7 @@ def estimate_memory(
 
 
 def _part(name: str) -> str:
-    """Part of the model, as :func:`~mixreorg.train.flops.encoder_costs` calls it, that a parameter belongs to."""
+    """Part of the model that a parameter belongs to, as ``flops.encoder_costs`` calls it."""
     prefixes = {
         "progressive": "mixed branch",
         "model.text_encoder": "text encoder",

@@ -11,9 +11,9 @@ from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.recipes import recipe
 from mixreorg.train.config import DataConfig, EngineConfig, TrainConfig
-from mixreorg.train.costs import Numerics
-from mixreorg.train.flops import encoder_costs, flops_per_pair, loss_costs
-from mixreorg.train.memory import count_parameters
+from mixreorg.train.planning.costs import Numerics
+from mixreorg.train.planning.flops import encoder_costs, flops_per_pair, loss_costs
+from mixreorg.train.planning.memory import count_parameters
 from mixreorg.train.setup import build_objective
 
 OBJECTIVES: dict[str, GroupViTConfig | MixReorgConfig] = {

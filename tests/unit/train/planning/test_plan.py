@@ -6,12 +6,12 @@ from rich.console import Console
 
 from mixreorg.errors import MixreorgError
 from mixreorg.recipes import recipe
-from mixreorg.train.calibration import StepTime
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.flops import flops_per_pair
-from mixreorg.train.hardware import Peak
-from mixreorg.train.memory import estimate_memory
-from mixreorg.train.plan import (
+from mixreorg.train.planning.calibration import StepTime
+from mixreorg.train.planning.flops import flops_per_pair
+from mixreorg.train.planning.hardware import Peak
+from mixreorg.train.planning.memory import estimate_memory
+from mixreorg.train.planning.plan import (
     ASSUMED_MFU_HALF,
     USABLE_MEMORY,
     DataFacts,
@@ -21,7 +21,7 @@ from mixreorg.train.plan import (
     make_plan,
     share_of,
 )
-from mixreorg.train.plan_report import duration, in_words, print_plan, size
+from mixreorg.train.planning.report import duration, in_words, print_plan, size
 
 FACTS = DataFacts(pairs=12_000_000, bytes_per_pair=50_000.0, pictures_per_core=500.0, text_length=40)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mixreorg.errors import MixreorgError
-from mixreorg.train.hardware import KINDS, device_memory, find_kind, kind, peak_flops
+from mixreorg.train.planning.hardware import KINDS, device_memory, find_kind, kind, peak_flops
 
 
 @pytest.mark.parametrize(

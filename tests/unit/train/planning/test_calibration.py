@@ -11,9 +11,9 @@ from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.recipes import recipe
 from mixreorg.text.tokenizer import Tokenizer
-from mixreorg.train.calibration import longest_caption, measure_reading, measure_step, shard_bytes
 from mixreorg.train.config import DataConfig, EngineConfig, TrainConfig
-from mixreorg.train.flops import flops_per_pair
+from mixreorg.train.planning.calibration import longest_caption, measure_reading, measure_step, shard_bytes
+from mixreorg.train.planning.flops import flops_per_pair
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def test_steps_are_measured_at_two_batches(config: TrainConfig) -> None:
 
 
 def test_a_gradient_cache_is_reckoned(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixreorg.train.calibration._step_seconds", lambda _engine, _config, size, *_: 0.01 * size)
+    monkeypatch.setattr(
+        "mixreorg.train.planning.calibration._step_seconds", lambda _engine, _config, size, *_: 0.01 * size
+    )
     cached = config.updated(engine=EngineConfig(chunk=4))
     plain = measure_step(config, 64, text_length=8, device="cpu")
     ratio = measure_step(cached, 64, text_length=8, device="cpu").per_pair / plain.per_pair

@@ -8,11 +8,11 @@ import torch
 
 from mixreorg.errors import MixreorgError
 from mixreorg.objectives.mixreorg import MixReorgConfig
-from mixreorg.train.calibration import StepTime
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.flops import PartFlops, flops_per_pair
-from mixreorg.train.hardware import Peak, device_memory, kind, peak_flops
-from mixreorg.train.memory import MemoryEstimate, ParameterCounts, count_parameters, estimate_memory
+from mixreorg.train.planning.calibration import StepTime
+from mixreorg.train.planning.flops import PartFlops, flops_per_pair
+from mixreorg.train.planning.hardware import Peak, device_memory, kind, peak_flops
+from mixreorg.train.planning.memory import MemoryEstimate, ParameterCounts, count_parameters, estimate_memory
 
 ASSUMED_MFU_HALF = 0.12
 """Share of a GPU's peak in half precision that a step uses, where nobody says. A ViT-S is too narrow to keep tensor
@@ -192,7 +192,7 @@ def this_machine(config: TrainConfig, device: torch.device, devices: int) -> Mac
 
 
 def known_machine(config: TrainConfig, name: str, devices: int) -> Machine:
-    """Devices of a kind in :data:`~mixreorg.train.hardware.KINDS`.
+    """Devices of a kind in :data:`~mixreorg.train.planning.hardware.KINDS`.
 
     Raises:
         MixreorgError: no such kind.

@@ -23,8 +23,8 @@ from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device, Engine, StepInputs
-from mixreorg.train.flops import flops_per_pair
 from mixreorg.train.optim import build_optimizer
+from mixreorg.train.planning.flops import flops_per_pair
 from mixreorg.train.setup import build_objective
 
 _FIRST_BATCH = {"cpu": 8}
