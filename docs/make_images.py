@@ -23,6 +23,7 @@ from mixreorg.models.pixels import IMAGE_MEAN, IMAGE_STD
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet
 from mixreorg.segment.segmenter import Segmenter
+from training_step import draw_training_step
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -67,6 +68,11 @@ def augmentation() -> None:
     contact_sheet([cells[:6], cells[6:]], cell_size=160).save(IMAGES / "augmentation.png", optimize=True)
 
 
+def training_step() -> None:
+    """The data flow of one training step."""
+    draw_training_step().savefig(IMAGES / "training_step.png", dpi=200, pil_kwargs={"optimize": True})
+
+
 def main() -> None:
     """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -76,6 +82,7 @@ def main() -> None:
     segmentation(arguments.demo)
     scenes(arguments.demo)
     augmentation()
+    training_step()
 
 
 if __name__ == "__main__":

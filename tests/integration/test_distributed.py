@@ -56,7 +56,9 @@ def launch(config: TrainConfig, folder: Path, processes: int, program: tuple[str
     path = folder.with_suffix(".json")
     path.write_text(json.dumps(config.to_dict()))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *program]
-    command += ["train", "--config", str(path), "--out", str(folder), "--device", "cpu", "--resume", "auto"]
+    command += ["train", "--config", str(path), "--out", str(folder), "--resume", "auto"]
+    # Where there is nothing better, the CPU is what training finds by itself, in every process.
+    command += ["--device", "cpu"] if torch.cuda.is_available() or torch.backends.mps.is_available() else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr[-4000:]

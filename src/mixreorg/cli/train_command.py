@@ -58,9 +58,4 @@ def train(
         raise MixreorgError("no training data: give --data SHARDS, for example --data 'scenes/train/*.tar'")
     outcome = run_training(resolved, out, resume=resume, device=device)
     if outcome.stopped is not None:
-        done = "interrupted" if outcome.stopped == "interrupt" else "terminated"
-        typer.echo(
-            f"{done} after step {outcome.step}; continue with: mixreorg train --out {out} --resume auto",
-            err=True,
-        )
         raise typer.Exit(EXIT_CODES[outcome.stopped])

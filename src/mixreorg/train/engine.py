@@ -5,6 +5,7 @@ The engine knows an objective's two halves (features of images, loss of a batch)
 
 import copy
 import gc
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -278,14 +279,23 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
     options = DistributedDataParallelKwargs(
         broadcast_buffers=False, find_unused_parameters=learned, gradient_as_bucket_view=True
     )
+    has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     if not dist.is_initialized():
         # Accelerate keeps device and precision for the whole interpreter; an earlier run's may be others.
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        cpu=device == "cpu",
+    accelerator = Accelerator(
+        # Told that it is the CPU, accelerate parallelises there; left to find out, it would train each process alone.
+        cpu=device == "cpu" or not has_accelerator,
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         kwargs_handlers=[options],
     )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes or accelerator.use_distributed != (launched > 1):
+        raise MixreorgError(
+            f"{launched} processes were launched, but on {accelerator.device.type} they cannot train together; "
+            "launch one, or take --device cpu or cuda"
+        )
+    return accelerator
 
 
 def _with_total(terms: LossTerms) -> tuple[Tensor, LossTerms]:

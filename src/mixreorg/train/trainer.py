@@ -164,6 +164,12 @@ class _Run:
             for sink in sinks:
                 sink.close()
         self._report_problems()
+        if stopped and failure is None:
+            done = "interrupted" if self.signals.asked == "interrupt" else "terminated"
+            self._say(
+                f"{done} after step {self.step}; continue with: mixreorg train --out {self.run} --resume auto",
+                soft_wrap=True,
+            )
         self.engine.close()
         if failure is not None:
             raise failure
@@ -336,9 +342,9 @@ class _Run:
         if self.problems:
             self._say(self.problems.summary(), style="yellow")
 
-    def _say(self, text: str, style: str | None = None) -> None:
+    def _say(self, text: str, style: str | None = None, *, soft_wrap: bool = False) -> None:
         if rank() == 0:
-            self.console.print(text, style=style, highlight=False)
+            self.console.print(text, style=style, highlight=False, soft_wrap=soft_wrap)
 
 
 def _sum_over_processes(result: SplitResult, device: torch.device) -> None:
