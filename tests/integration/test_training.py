@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mixreorg.errors import MixreorgError
+from mixreorg.interop.initialise import InitConfig
 from mixreorg.models.folder import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.train.checkpoint import CheckpointStore, Progress
-from mixreorg.train.config import TrainConfig
+from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.engine import check_shares
 from mixreorg.train.trainer import TrainOutcome, train
 
@@ -176,3 +178,43 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_config: TrainConfig, tmp_
     optim = train_config.optim.updated(lr=1e30, warmup_steps=0, clip_norm=1e30)
     with pytest.raises(MixreorgError, match=r"not a finite number at step .*optim\.lr"):
         run(train_config.updated(optim=optim), tmp_path / "run")
+
+
+def test_a_run_starts_from_the_weights_of_another(train_config: TrainConfig, tmp_path: Path) -> None:
+    run(train_config.updated(steps=2), tmp_path / "first")
+    # The first step's learning rate is zero: what is saved after it are the weights that the run began with.
+    optim = train_config.optim.updated(warmup_lr=0.0, warmup_steps=1)
+    start = InitConfig(weights="groupvit", path=str(tmp_path / "first"))
+    config = train_config.updated(steps=1, seed=7, objective=GroupViTConfig(), optim=optim, initialise=start)
+    _, console = run(config, tmp_path / "second")
+    assert re.search(r"loaded \d+ of \d+ tensors", console)
+    first, second = weights(tmp_path / "first", 2), weights(tmp_path / "second", 1)
+    moving = ("running_mean", "running_var", "num_batches_tracked")
+    assert all(torch.equal(first[name], second[name]) for name in first if not name.endswith(moving))
+
+
+def test_weights_that_are_not_there_leave_no_run_behind(train_config: TrainConfig, tmp_path: Path) -> None:
+    start = InitConfig(weights="groupvit", path=str(tmp_path / "nothing"))
+    with pytest.raises(MixreorgError, match="nothing"):
+        run(train_config.updated(initialise=start), tmp_path / "run")
+    outcome, _ = run(train_config.updated(steps=1), tmp_path / "run")
+    assert outcome.step == 1
+
+
+def test_a_log_record_says_how_the_run_goes(train_config: TrainConfig, tmp_path: Path) -> None:
+    run(train_config.updated(steps=4), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[2])
+    assert 0 < record["train/mfu"] < 1
+    assert 0 <= record["train/data_wait_share"] <= 1
+    assert 0.05 < record["train/memory_gib"] < 50
+
+
+def test_alarms_reach_the_console_and_the_log(train_config: TrainConfig, tmp_path: Path) -> None:
+    alarms = train_config.alarms.updated(gradient_factor=1.05)
+    config = train_config.updated(steps=40, alarms=alarms, evaluation=EvaluationConfig())
+    _, console = run(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    messages = [line["message"] for line in lines if line.get("alarm") == "exploding_gradient"]
+    assert messages
+    assert messages[0].split()[0] in console
+    assert "--set optim." in console
