@@ -30,8 +30,11 @@ class RunLock:
                 return
             import fcntl
 
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Of this process alone: reading processes, which outlive a killed trainer for seconds, do not inherit it.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            if self._file is None:
+                raise MixreorgError(f"cannot write to {self._run}: {error.strerror}; choose another --out") from error
             raise MixreorgError(
                 f"another process is training in {self._run}; wait for it, or choose another --out"
             ) from error
