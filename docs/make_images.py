@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from gradient_cache import draw_gradient_cache
 from mixreorg.data.rand_augment import RandAugmentConfig, rand_augment_stages
 from mixreorg.data.scenes import generate_scenes, hard
 from mixreorg.data.transforms import ImageTransformConfig, augment, random_view
@@ -26,6 +27,7 @@ from mixreorg.segment.segmenter import Segmenter
 from training_step import draw_training_step
 
 IMAGES = Path(__file__).parent / "images"
+RESULTS = Path(__file__).parent / "results"
 
 
 def segmentation(demo: Path) -> None:
@@ -73,6 +75,12 @@ def training_step() -> None:
     draw_training_step().savefig(IMAGES / "training_step.png", dpi=200, pil_kwargs={"optimize": True})
 
 
+def gradient_cache() -> None:
+    """Memory and time of a step by chunk and activation checkpointing, as measured last."""
+    figure = draw_gradient_cache(read_json(RESULTS / "gradient_cache.json"))
+    figure.savefig(IMAGES / "gradient_cache.png", dpi=150, pil_kwargs={"optimize": True})
+
+
 def main() -> None:
     """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,6 +91,7 @@ def main() -> None:
     scenes(arguments.demo)
     augmentation()
     training_step()
+    gradient_cache()
 
 
 if __name__ == "__main__":
