@@ -42,12 +42,18 @@ def sample_keys(seed: int, sample_ids: torch.Tensor) -> torch.Tensor:
     return _mix_tensor(_mix_tensor(sample_ids.to(torch.int64)) ^ make_key(seed, "sample"))
 
 
-def keyed_uniform(keys: torch.Tensor, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def name_key(name: str) -> torch.Tensor:
+    """The name of a use as :func:`keyed_uniform` takes it too: a scalar int64 tensor, which compiled code can share."""
+    return torch.tensor(make_key(name))
+
+
+def keyed_uniform(keys: torch.Tensor, name: str | torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Uniform numbers in the open interval (0, 1), one independent stream per key.
 
     Args:
         keys: ``[B]`` int64, one key per sample.
-        name: which use of the key this is ("gumbel.0", "drop_path.3"): other names give other numbers.
+        name: which use of the key this is ("gumbel.0", "drop_path.3"), or its :func:`name_key` on the device of
+            ``keys``: other names give other numbers.
         shape: shape per sample.
 
     Returns:
@@ -55,7 +61,7 @@ def keyed_uniform(keys: torch.Tensor, name: str, shape: tuple[int, ...]) -> torc
     """
     count = math.prod(shape)
     counter = torch.arange(count, device=keys.device, dtype=torch.int64)
-    state = keys[:, None] ^ make_key(name)
+    state = keys[:, None] ^ (make_key(name) if isinstance(name, str) else name)
     bits = _mix_tensor(_mix_tensor(state) + counter * _signed(_GAMMA))
     uniform = ((bits >> 40) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24)
     return uniform.view(len(keys), *shape)

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from mixreorg.randomness import keyed_uniform, make_key, numpy_generator, sample_keys
+from mixreorg.randomness import keyed_uniform, make_key, name_key, numpy_generator, sample_keys
 
 
 def test_keys_depend_on_every_part_and_on_their_order() -> None:
@@ -41,3 +41,8 @@ def test_sample_keys_depend_on_the_seed() -> None:
     first, second = sample_keys(0, ids), sample_keys(1, ids)
     assert len(first.unique()) == 1000
     assert not (first == second).any()
+
+
+def test_a_name_may_be_given_as_its_key() -> None:
+    keys = torch.arange(5)
+    assert torch.equal(keyed_uniform(keys, name_key("drop_path.3"), (4,)), keyed_uniform(keys, "drop_path.3", (4,)))

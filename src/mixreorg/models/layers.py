@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mixreorg.randomness import keyed_uniform
+from mixreorg.randomness import keyed_uniform, name_key
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -126,12 +126,16 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float, name: str) -> None:
         super().__init__()
-        self.rate = rate
-        self.name = name
+        self.is_active = rate > 0
+        # Tensors instead of numbers, so that the compiled code of one block serves all of them.
+        self.rate: Tensor
+        self.name: Tensor
+        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+        self.register_buffer("name", name_key(name), persistent=False)
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         """Drop per sample, decided by ``keys`` ``[B]`` (see :mod:`mixreorg.randomness`); no keys, no dropping."""
-        if not self.training or self.rate == 0 or keys is None:
+        if not self.training or not self.is_active or keys is None:
             return x
         keep = (keyed_uniform(keys, self.name, (1, 1)) >= self.rate).to(x.dtype)
         return x * (keep / (1 - self.rate))

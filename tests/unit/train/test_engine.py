@@ -127,3 +127,23 @@ def test_chunks_must_hold_whole_mixing_groups(config: TrainConfig) -> None:
 def test_half_precision_needs_a_device_that_has_it(config: TrainConfig) -> None:
     with pytest.raises(MixreorgError, match="fp16 needs a CUDA device"):
         Engine(config.updated(precision="fp16"), "cpu")
+
+
+def test_compiled_blocks_share_their_code(
+    config: TrainConfig, model: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks with and without stochastic depth, in image and text encoder: not one compilation for every block."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def count(graph: torch.fx.GraphModule, example_inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    plain = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: plain(module, backend=count))
+    torch.compiler.reset()
+    whole, _, _ = gradients(config.updated(objective=MixReorgConfig()), model)
+    compiled = config.updated(objective=MixReorgConfig(), engine=EngineConfig(compile=True))
+    found, _, _ = gradients(compiled, model)
+    assert_close(found, whole)
+    assert 1 <= len(graphs) <= 6
