@@ -129,6 +129,8 @@ def test_half_precision_needs_a_device_that_has_it(config: TrainConfig) -> None:
         Engine(config.updated(precision="fp16"), "cpu")
 
 
+# The compiler looks at inputs in ways that warn of themselves.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_compiled_blocks_share_their_code(
     config: TrainConfig, model: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
