@@ -105,9 +105,9 @@ def test_sharded_parameters_equal_whole_ones(config: TrainConfig, alone: Path, t
     script = (str(Path(__file__).with_name("sharded_training.py")),)
     launch(config, tmp_path / "sharded", 2, script)
     assert_same_run(tmp_path / "sharded", alone)
-    # Checkpoints are whole like any other's, and their moments are spread again.
+    # Checkpoints are whole like any other's, and their moments are spread again; now in chunks.
     lose_the_last_checkpoint(tmp_path / "sharded")
-    launch(config, tmp_path / "sharded", 2, script)
+    launch(config.updated(engine=EngineConfig(chunk=4)), tmp_path / "sharded", 2, script)
     assert_same_run(tmp_path / "sharded", alone)
 
 
