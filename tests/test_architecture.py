@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mixreorg"
 LAYERS = [
     {"errors"},
     {"files"},
-    {"config", "randomness", "distributed", "palette"},
+    {"config", "randomness", "distributed", "html_page", "palette"},
     {"text"},
     {"models"},
     {"objectives", "segment", "data"},

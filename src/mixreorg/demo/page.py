@@ -14,6 +14,7 @@ from PIL import Image
 from mixreorg.demo.curves import Curves
 from mixreorg.demo.pictures import MixingRow, SegmentationRow
 from mixreorg.files import write_text
+from mixreorg.html_page import html_page
 from mixreorg.palette import Color, hex_color
 
 
@@ -104,7 +105,7 @@ def write_page(
         )
     )
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    write_text(path, _DOCUMENT.replace("{style}", style).replace("{body}", body))
+    write_text(path, html_page("MixReorg demo: segmentation learned from captions", style, body))
 
 
 def _introduction(report: DemoReport) -> str:
@@ -312,24 +313,3 @@ All emojis designed by OpenMoji, the open-source emoji and icon project. Licence
 under the same licence.</p>
 <p>MixReorg: Cai et al., ICCV 2023 (arXiv 2308.04829). GroupViT: Xu et al., CVPR 2022 (arXiv 2202.11094).</p>
 </footer>"""
-
-# The policy makes the browser itself refuse anything that the file does not hold.
-_DOCUMENT = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>MixReorg demo: segmentation learned from captions</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""

@@ -10,13 +10,13 @@ import numpy as np
 from rich.console import Console
 
 from mixreorg.data.doctor.assemble import assemble
-from mixreorg.data.doctor.console import progress_bars
 from mixreorg.data.doctor.examine import Suspect
 from mixreorg.data.doctor.inventory import find_parts, numbering_gaps, orphaned_statistics
 from mixreorg.data.doctor.kinds import allowed_kinds
 from mixreorg.data.doctor.report import CheckConfig, Effort, PartFacts, Report
 from mixreorg.data.doctor.totals import Totals
 from mixreorg.data.doctor.work import Crew, Run, load_tokenizer
+from mixreorg.data.progress import progress_bars
 
 _RUN_LENGTH = 500
 
@@ -41,7 +41,7 @@ def check_pairs(specs: Sequence[str], config: CheckConfig, console: Console | No
     load_tokenizer(config.tokenizer)
     totals = Totals()
     names = _take_inventory(specs, totals)
-    with Crew(config, config.workers or _cores()) as crew, progress_bars(console) as progress:
+    with Crew(config, config.workers or _cores()) as crew, progress_bars(console, decimals=1) as progress:
         bar = progress.add_task("index shards", total=len(names))
         parts = []
         for indexed in crew.index(names):

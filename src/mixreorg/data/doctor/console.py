@@ -1,16 +1,6 @@
 """What a terminal shows of a check: progress, and the findings in a table."""
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -21,27 +11,6 @@ from mixreorg.data.doctor.report import Finding, Report
 
 _STYLES = {"serious": "bold red", "warning": "yellow", "allowed": "dim"}
 VERDICTS = ("nothing worth naming", "suspects, which training skips or survives", "serious: pairs are missing or lost")
-
-
-def progress_bars(console: Console | None) -> Progress:
-    """Bars with rate, elapsed and remaining time; none without a console."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=console is None,
-    )
-
-
-class _RateColumn(ProgressColumn):
-    """Completed per second since the start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / task.elapsed:,.1f}/s" if task.elapsed else "")
 
 
 def print_summary(report: Report, console: Console) -> None:

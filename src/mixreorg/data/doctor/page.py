@@ -14,6 +14,7 @@ from mixreorg.data.doctor.kinds import SEVERITIES
 from mixreorg.data.doctor.pictures import Pictures
 from mixreorg.data.doctor.report import Finding, Report
 from mixreorg.files import write_json, write_text
+from mixreorg.html_page import html_page
 
 _CAPTION_SHOWN = 240
 _SHARDS_SHOWN = 50
@@ -47,7 +48,7 @@ def write_report(report: Report, folder: Path) -> None:
         )
     )
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    write_text(folder / "report.html", _DOCUMENT.replace("{style}", style).replace("{body}", body))
+    write_text(folder / "report.html", html_page("Data check", style, body))
 
 
 def _introduction(report: Report) -> str:
@@ -233,25 +234,3 @@ def _share(part: int, whole: int) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-# The policy makes the browser itself refuse anything that the file does not hold.
-_DOCUMENT = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Data check</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""

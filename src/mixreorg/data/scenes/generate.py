@@ -15,18 +15,8 @@ from typing import Any
 import numpy
 import PIL
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
+from mixreorg.data.progress import progress_bars
 from mixreorg.data.scenes.compose import SceneComposer, Split, draw_held_out_pairs
 from mixreorg.data.scenes.contact_sheet import draw_contact_sheet
 from mixreorg.data.scenes.emoji import picture_credit
@@ -157,7 +147,7 @@ def _write_folder(
         voc.joinpath(name).mkdir(parents=True)
     folder.joinpath("train").mkdir()
     records: dict[Split, list[dict[str, Any]]] = {split: [] for split in counts if split != "train"}
-    with _progress(console) as progress:
+    with progress_bars(console) as progress:
         bar = progress.add_task("scenes", total=sum(counts.values()))
         for task, written in _run(config, folder, _plan(counts), workers):
             if task.split != "train":
@@ -225,26 +215,6 @@ def _do_in_worker(task: _Task) -> list[dict[str, Any]]:
     if _worker is None:
         raise RuntimeError("the pool was made without _start_worker")
     return _do(*_worker, task)
-
-
-def _progress(console: Console | None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=console is None,
-    )
-
-
-class _RateColumn(ProgressColumn):
-    """Scenes per second since the start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed else "")
 
 
 def _describe(config: ScenesConfig, counts: dict[Split, int]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -24,40 +23,9 @@ from rich.console import Console
 
 from mixreorg.data.doctor.console import print_summary
 from mixreorg.data.doctor.page import write_report
+from page_kit import Page
 
 NASTY = "<script>alert('1')</script> \x1b[31m[red]&amp;\" onerror=x"
-VOID = {"meta", "img"}
-
-
-class Page(HTMLParser):
-    """Collects what a browser would make of the page and fails where tags do not match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.stack, self.tags, self.attributes, self.words = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.stack
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.stack:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
 
 
 @pytest.fixture(scope="module")
