@@ -9,46 +9,20 @@ import pytest
 import torch
 from parity_kit import KIT_CONFIG
 from safetensors.torch import load_file
-from transformers import GroupViTConfig, GroupViTModel
+from transformers import GroupViTModel
 
 from mixreorg.interop.key_maps import from_hf, from_original
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import check_state
+from transformers_kit import groupvit_config
 
 TOLERANCE = 1e-5
 
 
 def reference(config: DualEncoderConfig, seed: int) -> GroupViTModel:
     """A ``transformers`` model of the same architecture with every weight and buffer off its default."""
-    image, text = config.image, config.text
-    hf_config = GroupViTConfig(
-        vision_config={
-            "image_size": image.image_size,
-            "patch_size": image.patch_size,
-            "hidden_size": image.width,
-            "intermediate_size": 4 * image.width,
-            "num_attention_heads": image.num_heads,
-            "depths": list(image.depths),
-            "num_hidden_layers": sum(image.depths),
-            "num_group_tokens": [*image.num_group_tokens, 0],
-            "num_output_groups": [*image.num_segments, image.num_segments[-1]],
-        },
-        text_config={
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context_length,
-            "hidden_size": text.width,
-            "intermediate_size": 4 * text.width,
-            "num_hidden_layers": text.depth,
-            "num_attention_heads": text.num_heads,
-            "bos_token_id": text.end_id - 1,
-            "eos_token_id": text.end_id,
-            "pad_token_id": 0,
-        },
-        projection_dim=config.embed_dim,
-        projection_intermediate_dim=config.projector_hidden,
-    )
     torch.manual_seed(seed)
-    model = GroupViTModel(hf_config).eval()
+    model = GroupViTModel(groupvit_config(config)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -241,7 +241,7 @@ class Engine:
 
 
 def check_shares(config: TrainConfig) -> None:
-    """Every process must get the same number of images, and no mixing group may lie across two processes or chunks.
+    """Every process must get the same number of images, and no mixing group may lie across two processes.
 
     Raises:
         MixreorgError: naming the values that would do.
@@ -308,12 +308,14 @@ def _average_gradients(module: nn.Module) -> None:
     if world_size() == 1:
         return
     bucket: list[Tensor] = []
+    size = 0
     for parameter in module.parameters():
         if parameter.grad is not None:
             bucket.append(parameter.grad)
-        if sum(gradient.numel() for gradient in bucket) > _BUCKET_ELEMENTS:
+            size += parameter.grad.numel()
+        if size > _BUCKET_ELEMENTS:
             _average(bucket)
-            bucket = []
+            bucket, size = [], 0
     if bucket:
         _average(bucket)
 

@@ -26,22 +26,23 @@ class RunLock:
         try:
             self._run.mkdir(parents=True, exist_ok=True)
             self._file = (self._run / ".lock").open("ab")
-            if sys.platform == "win32":
-                return
-            import fcntl
+        except OSError as error:
+            raise MixreorgError(
+                f"cannot write to {self._run}: {error.strerror or error}; choose another --out"
+            ) from error
+        if sys.platform == "win32":
+            return
+        import fcntl
 
+        try:
             # Of this process alone: reading processes, which outlive a killed trainer for seconds, do not inherit it.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            if self._file is None:
-                raise MixreorgError(f"cannot write to {self._run}: {error.strerror}; choose another --out") from error
             raise MixreorgError(
                 f"another process is training in {self._run}; wait for it, or choose another --out"
             ) from error
-        except OSError as error:
-            if self._file is None:
-                reason = error.strerror or error
-                raise MixreorgError(f"cannot write to {self._run}: {reason}; choose another --out") from error
+        except OSError:
+            return  # a file system without locks
 
     def release(self) -> None:
         """Let others have the folder."""

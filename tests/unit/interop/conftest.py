@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import GroupViTConfig, GroupViTModel
+from transformers import GroupViTModel
 
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from transformers_kit import groupvit_config
 
 _ORIGINAL_NAMES = (
     (r"^image_encoder\.position_embedding$", "img_encoder.pos_embed"),
@@ -63,34 +64,8 @@ def original_state() -> Callable[[DualEncoder], dict[str, Tensor]]:
 @pytest.fixture
 def theirs(tiny_config: DualEncoderConfig) -> GroupViTModel:
     """A random ``transformers`` model of the tiny architecture; no tensor is at its default."""
-    image, text = tiny_config.image, tiny_config.text
     torch.manual_seed(3)
-    model = GroupViTModel(
-        GroupViTConfig(
-            vision_config={
-                "image_size": image.image_size,
-                "patch_size": image.patch_size,
-                "hidden_size": image.width,
-                "intermediate_size": 4 * image.width,
-                "num_attention_heads": image.num_heads,
-                "depths": list(image.depths),
-                "num_hidden_layers": sum(image.depths),
-                "num_group_tokens": [*image.num_group_tokens, 0],
-                "num_output_groups": [*image.num_segments, image.num_segments[-1]],
-            },
-            text_config={
-                "vocab_size": text.vocab_size,
-                "max_position_embeddings": text.context_length,
-                "hidden_size": text.width,
-                "intermediate_size": 4 * text.width,
-                "num_hidden_layers": text.depth,
-                "num_attention_heads": text.num_heads,
-                "eos_token_id": text.end_id,
-            },
-            projection_dim=tiny_config.embed_dim,
-            projection_intermediate_dim=tiny_config.projector_hidden,
-        )
-    ).eval()
+    model = GroupViTModel(groupvit_config(tiny_config)).eval()
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point():
