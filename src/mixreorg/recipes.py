@@ -146,7 +146,7 @@ def scenes_groupvit() -> TrainConfig:
         protocol=Protocol(name="scenes", short_side=64, window=64, stride=64, whole=True),
         batch_size=64,
         steps=3200,
-        precision="bf16",
+        precision="auto",
         log_every=50,
         checkpoint_every=400,
     )

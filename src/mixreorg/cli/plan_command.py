@@ -55,10 +55,14 @@ def plan(
     """Say what a run will take on given devices: memory, operations, reading, time; nothing is trained."""
     from rich.console import Console
 
+    from mixreorg.train.planning.hardware import available_device
+    from mixreorg.train.planning.hardware import kind as named_kind
     from mixreorg.train.planning.report import print_plan
+    from mixreorg.train.precision import has_bf16
     from mixreorg.train.setup import resolve
 
-    run, tokenizer = resolve(_configure(recipe, config, data, assignments))
+    bf16 = has_bf16(available_device().type) if kind == "this" else named_kind(kind).has_bf16
+    run, tokenizer = resolve(_configure(recipe, config, data, assignments), bf16=bf16)
     facts = _facts(run, tokenizer, devices, pairs, bytes_per_pair, pictures_per_core, text_length)
     result = _plan(run, kind, devices, facts, mfu)
     if as_json:

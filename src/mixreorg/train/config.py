@@ -116,9 +116,9 @@ class TrainConfig(StrictConfig):
     initialise: InitConfig = InitConfig()
     """Weights that the model starts from."""
     engine: EngineConfig = EngineConfig()
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Autocast of the forward pass; weights, losses and assignments stay in float32. ``fp16`` scales the loss and
-    needs CUDA."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "bf16"
+    """Autocast of the forward pass; weights, losses and assignments stay in float32. ``auto``: ``bf16`` where the
+    device computes in it, else ``fp32``; a run records which. ``fp16`` scales the loss and needs CUDA."""
     log_every: int = Field(50, gt=0)
     checkpoint_every: int = Field(1000, gt=0)
     keep_checkpoints: int = Field(2, gt=0)

@@ -22,14 +22,25 @@ _FREE = ("steps", "engine", "log_every", "alarms", "wandb_project")
 _FREE_DATA = ("train", "num_workers", "index_dir", "cache_dir", "cache_gb")
 
 
-def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer]:
-    """Load the tokenizer and let it set what it decides: vocabulary, context length, end-of-text id."""
+def resolve(config: TrainConfig, *, bf16: bool) -> tuple[TrainConfig, Tokenizer]:
+    """Settle what a configuration leaves to the tokenizer and the device.
+
+    Args:
+        config: of a run.
+        bf16: whether the device to train on computes in bfloat16, which ``precision: auto`` then takes.
+
+    Returns:
+        The configuration with the tokenizer's vocabulary, context length and end-of-text id, and the tokenizer.
+    """
     name = config.data.tokenizer
     tokenizer = Tokenizer.clip() if name == "clip" else Tokenizer.from_file(Path(name))
     text = config.model.text.updated(
         vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length, end_id=tokenizer.end_id
     )
-    return config.updated(model=config.model.updated(text=text)), tokenizer
+    model = config.model.updated(text=text)
+    automatic = "bf16" if bf16 else "fp32"
+    precision = automatic if config.precision == "auto" else config.precision
+    return config.updated(model=model, precision=precision), tokenizer
 
 
 def build_objective(model: DualEncoder, config: ObjectiveConfig) -> Objective:

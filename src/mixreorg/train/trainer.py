@@ -31,7 +31,8 @@ from mixreorg.train.meter import Meter
 from mixreorg.train.metric_sinks import MetricSink, open_sinks
 from mixreorg.train.optim import build_optimizer, learning_rate
 from mixreorg.train.planning.flops import flops_per_pair
-from mixreorg.train.planning.hardware import peak_flops
+from mixreorg.train.planning.hardware import available_device, peak_flops
+from mixreorg.train.precision import has_bf16
 from mixreorg.train.reading import BatchReader
 from mixreorg.train.run_lock import RunLock
 from mixreorg.train.setup import Resume, build_objective, check_run_folder, check_same_data, open_source, resolve
@@ -98,7 +99,8 @@ class _Run:
         until: int | None,
         lock: RunLock,
     ) -> None:
-        self.config, tokenizer = resolve(config)
+        device_type = available_device().type if device == "auto" else device
+        self.config, tokenizer = resolve(config, bf16=has_bf16(device_type))
         self.last_step = min(self.config.steps, until or self.config.steps)
         self.run = run
         self.console = console
