@@ -9,20 +9,28 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mixreorg.config import StrictConfig
 from mixreorg.distributed import gather_together, local_rows
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
+from mixreorg.models.layers import block_index
 from mixreorg.objectives.groupvit import TextSide, diagnose, image_text_loss, project_texts
-from mixreorg.objectives.losses import MISSING, MixedLossForm, mixed_loss, mixed_mask_accuracy, scaled_similarity
+from mixreorg.objectives.losses import (
+    MISSING,
+    MixedLossForm,
+    mixed_loss,
+    mixed_mask_accuracy,
+    scaled_similarity,
+    target_log_probability,
+)
 from mixreorg.objectives.mixing import Combine, ProgressiveMixing
 from mixreorg.objectives.objective import Features, Objective, segments_in_use
 from mixreorg.objectives.source_index import SourceIndex, draw_source_index, group_candidates
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
-from mixreorg.randomness import make_key
+from mixreorg.randomness import keyed_uniform, make_key
 
 
 class MixReorgConfig(StrictConfig):
@@ -50,6 +58,23 @@ class MixReorgConfig(StrictConfig):
     """Group tokens that mixed images start with: the learned ones, or the mean of their group's contextual ones."""
     restored_group_tokens: Literal["original", "mean"] = "original"
     """Group tokens that group restored images: the original branch's, or the mean of their group's mixed ones."""
+    share_mean: bool = False
+    """Whether tokens that carry context enter a mix with their image's mean replaced by their group's. A patch can
+    then not be told by the common mark that attention leaves on all patches of its image."""
+    detach_context: bool = False
+    """Whether tokens that carry context enter a mix as constants, so that the mixed loss cannot teach the original
+    branch to mark them."""
+    context_dropout: float = Field(0.0, ge=0, lt=1)
+    """Chance that progressive mixing leaves out a mixing unit, which then goes on without context."""
+    patch_weights: Literal["uniform", "relevance"] = "uniform"
+    """Weights of patches in the mixed loss: all alike, or by their probability of their own caption in the original
+    image, so that patches which no caption speaks of count less."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "MixReorgConfig":
+        if self.mixed_form == "dice" and self.patch_weights != "uniform":
+            raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform'")
+        return self
 
 
 @dataclass(frozen=True)
@@ -96,7 +121,8 @@ class MixReorgObjective(Objective):
         """Those of GroupViT, and while their losses count:
 
         ``mixed_segments`` ``[B, S, D]``, ``mixed_assignment`` ``[B, S, N]``, ``mixed_place`` ``[B, N]`` (place of
-        each patch's source in its group), ``restored`` ``[B, D]``.
+        each patch's source in its group), ``restored`` ``[B, D]``; for weights by relevance also
+        ``original_segments`` and ``original_assignment``.
         """
         mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
         text = self.model.text_encoder(token_ids)
@@ -107,6 +133,9 @@ class MixReorgObjective(Objective):
         features = {"text": text, "image": original.pooled, "segments_in_use": segments_in_use(original)}
         if mixed_weight > 0:
             features |= mixed.features
+            if self.config.patch_weights == "relevance":
+                features["original_segments"] = original.segment_tokens.detach()
+                features["original_assignment"] = original.patch_assignment.detach()
         if restored is not None:
             features["restored"] = restored.pooled
         return features
@@ -150,7 +179,7 @@ class MixReorgObjective(Objective):
         both_keys = torch.cat([keys, keys ^ make_key("mixed")])
         for index in range(first, encoder.num_stage_one_blocks):
             if index > first and config.combine != "none":
-                joined = self._strengthen(joined, source, index - first - 1)
+                joined = self._strengthen(joined, source, index - first - 1, keys)
             joined = encoder.advance(joined, index, index + 1, both_keys)
         joined = encoder.with_group_tokens(joined)
         if with_restored:
@@ -164,7 +193,7 @@ class MixReorgObjective(Objective):
         """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars.
 
         Args:
-            features: ``mixed_segments``, ``mixed_assignment`` and ``mixed_place`` of :meth:`features`.
+            features: those of :meth:`features` whose names start with ``mixed`` or ``original``.
             text: captions of all processes.
         """
         assignment, place = features["mixed_assignment"], features["mixed_place"]
@@ -175,10 +204,25 @@ class MixReorgObjective(Objective):
         candidates = group_candidates(len(place), self.config.group_size, place.device)
         of_group = _group_similarity(similarity, candidates, text.rows.start)
         accuracy = mixed_mask_accuracy(assignment, of_group, place)
+        # Row of this process that each mixed patch came from.
+        source = candidates[:, :1] + place
+        weights = self.relevance(features, text, source) if self.config.patch_weights == "relevance" else None
         if self.config.candidates == "group":
-            return mixed_loss(assignment, of_group, place, self.config.mixed_form), accuracy
-        targets = candidates[:, :1] + place + text.rows.start
-        return mixed_loss(assignment, similarity, targets, self.config.mixed_form), accuracy
+            return mixed_loss(assignment, of_group, place, self.config.mixed_form, weights), accuracy
+        targets = source + text.rows.start
+        return mixed_loss(assignment, similarity, targets, self.config.mixed_form, weights), accuracy
+
+    @torch.no_grad()
+    def relevance(self, features: Features, text: TextSide, source: Tensor) -> Tensor:
+        """``[M, N]``: probability of its own caption that each mixed patch has in its original image, of mean 1."""
+        assignment = features["original_assignment"].float()
+        segments = self.embed_segments(features["original_segments"])
+        log_probability = scaled_similarity(segments, text.embeddings, self.model.scale).log_softmax(dim=-1)
+        rows = torch.arange(len(source), device=source.device) + text.rows.start
+        own = rows[:, None].expand(-1, source.shape[1])
+        relevance = target_log_probability(assignment, log_probability, own).exp()
+        relevance = relevance / relevance.mean(dim=1, keepdim=True).clamp(min=1e-6)
+        return relevance.gather(0, source)
 
     def embed_segments(self, segment_tokens: Tensor) -> Tensor:
         """L2-normalised embeddings ``[M, S, E]`` of mixed segments, projected as inference projects segments."""
@@ -186,7 +230,10 @@ class MixReorgObjective(Objective):
 
     def _start_mixed(self, context: StageOneState, source: SourceIndex) -> StageOneState:
         """Contextual mixing: append the mixed images to the originals."""
-        mixed = StageOneState(source.mix(context.patch_tokens), context.grid)
+        tokens = context.patch_tokens
+        if self.config.num_contextual_blocks > self.model.config.image.num_local_blocks:
+            tokens = self.context(tokens, source)
+        mixed = StageOneState(source.mix(tokens), context.grid)
         if context.group_tokens is not None:
             if self.config.mixed_group_tokens == "mean":
                 mean = _group_mean(context.group_tokens, source)
@@ -195,11 +242,24 @@ class MixReorgObjective(Objective):
                 mixed = self.model.image_encoder.with_group_tokens(mixed)
         return replace(context, tokens=torch.cat([context.tokens, mixed.tokens]))
 
-    def _strengthen(self, joined: StageOneState, source: SourceIndex, index: int) -> StageOneState:
+    def _strengthen(self, joined: StageOneState, source: SourceIndex, index: int, keys: Tensor) -> StageOneState:
         """Progressive mixing: give the mixed tokens the original features of the same depth."""
         original, mixed = joined.patch_tokens.chunk(2)
-        mixed = self.progressive[index](mixed, source.mix(original))
-        return joined.with_patches(torch.cat([original, mixed]))
+        combined = self.progressive[index](mixed, source.mix(self.context(original, source)))
+        if self.config.context_dropout > 0:
+            unit = block_index(joined.grid, self.config.block, keys.device)
+            drawn = keyed_uniform(keys, f"context_dropout.{index}", (int(unit[-1]) + 1,))
+            combined = torch.where((drawn < self.config.context_dropout)[:, unit, None], mixed, combined)
+        return joined.with_patches(torch.cat([original, combined]))
+
+    def context(self, tokens: Tensor, source: SourceIndex) -> Tensor:
+        """Original tokens ``[B, N, D]`` that carry context, as they are mixed: perhaps constant, without a mark."""
+        if self.config.detach_context:
+            tokens = tokens.detach()
+        if self.config.share_mean:
+            mean = tokens.mean(dim=1, keepdim=True)
+            tokens = tokens - mean + _group_mean(mean, source)
+        return tokens
 
     def _add_restored(self, joined: StageOneState, source: SourceIndex) -> StageOneState:
         """Mixing restoration: append the images put together again from mixed patches."""
@@ -211,11 +271,11 @@ class MixReorgObjective(Objective):
         return replace(joined, tokens=torch.cat([joined.tokens, torch.cat([restored, group_tokens], dim=1)]))
 
 
-def _group_mean(group_tokens: Tensor, source: SourceIndex) -> Tensor:
-    """Mean group tokens ``[B, G, D]`` of each mixing group, given to all of its images."""
-    group = torch.arange(len(group_tokens), device=group_tokens.device) // source.group_size
-    same = (group[:, None] == group[None, :]).to(group_tokens.dtype)
-    return torch.einsum("mb,bgd->mgd", same / same.sum(dim=1, keepdim=True), group_tokens)
+def _group_mean(tokens: Tensor, source: SourceIndex) -> Tensor:
+    """Mean of tokens ``[B, G, D]`` over the images of each mixing group, given to all of its images."""
+    group = torch.arange(len(tokens), device=tokens.device) // source.group_size
+    same = (group[:, None] == group[None, :]).to(tokens.dtype)
+    return torch.einsum("mb,bgd->mgd", same / same.sum(dim=1, keepdim=True), tokens)
 
 
 def _group_similarity(similarity: Tensor, candidates: Tensor, first_row: int) -> Tensor:
