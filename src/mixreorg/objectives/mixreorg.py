@@ -41,6 +41,9 @@ class MixReorgConfig(StrictConfig):
     """Lc: blocks of stage 1 that see whole images before the patches are mixed."""
     group_size: int = Field(4, ge=1)
     """K: images mixed together. A batch that K does not divide ends with a smaller group."""
+    mixed_per_group: int | None = Field(None, ge=1)
+    """Mixed images that are made of each group. None: as many as it has images, so that every patch is used once,
+    which restoration needs. Fewer cost less time."""
     block: int = Field(2, ge=1)
     """Side of the mixing unit in patches."""
     combine: Combine = "sum"
@@ -74,7 +77,16 @@ class MixReorgConfig(StrictConfig):
     def _check(self) -> "MixReorgConfig":
         if self.mixed_form == "dice" and self.patch_weights != "uniform":
             raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform'")
+        if self.mixed_per_group is not None and self.mixed_per_group > self.group_size:
+            raise ValueError(f"mixed_per_group {self.mixed_per_group} exceeds group_size {self.group_size}")
+        if self.mixed_share < 1 and self.restored.weight > 0:
+            raise ValueError("restoration needs every patch: take mixed_per_group null, or restored.weight 0")
         return self
+
+    @property
+    def mixed_share(self) -> float:
+        """Mixed images per image."""
+        return (self.mixed_per_group or self.group_size) / self.group_size
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ class MixedBranch:
     """Encoding of the M mixed images."""
     source: SourceIndex
     """Where every mixed patch came from: the mixed mask."""
+    rows: Tensor
+    """``[M]`` int64: which of the source index's mixed images were made."""
 
     @property
     def features(self) -> Features:
@@ -92,7 +106,7 @@ class MixedBranch:
         return {
             "mixed_segments": self.encoding.segment_tokens,
             "mixed_assignment": self.encoding.patch_assignment,
-            "mixed_place": self.source.group_targets,
+            "mixed_place": self.source.group_targets[self.rows],
         }
 
 
@@ -120,7 +134,7 @@ class MixReorgObjective(Objective):
     def features(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> Features:
         """Those of GroupViT, and while their losses count:
 
-        ``mixed_segments`` ``[B, S, D]``, ``mixed_assignment`` ``[B, S, N]``, ``mixed_place`` ``[B, N]`` (place of
+        ``mixed_segments`` ``[M, S, D]``, ``mixed_assignment`` ``[M, S, N]``, ``mixed_place`` ``[M, N]`` (place of
         each patch's source in its group), ``restored`` ``[B, D]``; for weights by relevance also
         ``original_segments`` and ``original_assignment``.
         """
@@ -174,26 +188,28 @@ class MixReorgObjective(Objective):
         first = config.num_contextual_blocks
         context = encoder.advance(encoder.begin(images), 0, first, keys)
         source = draw_source_index(keys, context.grid, config.group_size, config.block)
+        rows = self._mixed_rows(len(images), keys.device)
         # Original images first, mixed ones behind them: one batched call per shared block from here on.
-        joined = self._start_mixed(context, source)
-        both_keys = torch.cat([keys, keys ^ make_key("mixed")])
+        joined = self._start_mixed(context, source, rows)
+        both_keys = torch.cat([keys, keys[rows] ^ make_key("mixed")])
         for index in range(first, encoder.num_stage_one_blocks):
             if index > first and config.combine != "none":
-                joined = self._strengthen(joined, source, index - first - 1, keys)
+                joined = self._strengthen(joined, source, rows, index - first - 1, keys)
             joined = encoder.advance(joined, index, index + 1, both_keys)
         joined = encoder.with_group_tokens(joined)
         if with_restored:
             joined = self._add_restored(joined, source)
             both_keys = torch.cat([both_keys, keys ^ make_key("restored")])
-        encodings = encoder.group(joined, both_keys).split(len(images))
-        mixed = MixedBranch(encodings[1], source)
+        sizes = [len(images), len(rows)] + ([len(images)] if with_restored else [])
+        encodings = encoder.group(joined, both_keys).split(sizes)
+        mixed = MixedBranch(encodings[1], source, rows)
         return encodings[0], mixed, encodings[2] if with_restored else None
 
     def mixed_loss(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor]:
         """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars.
 
         Args:
-            features: those of :meth:`features` whose names start with ``mixed`` or ``original``.
+            features: of :meth:`features`.
             text: captions of all processes.
         """
         assignment, place = features["mixed_assignment"], features["mixed_place"]
@@ -201,7 +217,9 @@ class MixReorgObjective(Objective):
         # [M, S, E] x [T, E] -> [M, S, T]
         segments = self.embed_segments(features["mixed_segments"])
         similarity = scaled_similarity(segments, embeddings, self.model.scale)
-        candidates = group_candidates(len(place), self.config.group_size, place.device)
+        batch = text.rows.stop - text.rows.start
+        rows = self._mixed_rows(batch, place.device)
+        candidates = group_candidates(batch, self.config.group_size, place.device)[rows]
         of_group = _group_similarity(similarity, candidates, text.rows.start)
         accuracy = mixed_mask_accuracy(assignment, of_group, place)
         # Row of this process that each mixed patch came from.
@@ -218,7 +236,7 @@ class MixReorgObjective(Objective):
         assignment = features["original_assignment"].float()
         segments = self.embed_segments(features["original_segments"])
         log_probability = scaled_similarity(segments, text.embeddings, self.model.scale).log_softmax(dim=-1)
-        rows = torch.arange(len(source), device=source.device) + text.rows.start
+        rows = torch.arange(len(assignment), device=source.device) + text.rows.start
         own = rows[:, None].expand(-1, source.shape[1])
         relevance = target_log_probability(assignment, log_probability, own).exp()
         relevance = relevance / relevance.mean(dim=1, keepdim=True).clamp(min=1e-6)
@@ -228,27 +246,34 @@ class MixReorgObjective(Objective):
         """L2-normalised embeddings ``[M, S, E]`` of mixed segments, projected as inference projects segments."""
         return F.normalize(self.model.image_projector(segment_tokens, "running"), dim=-1)
 
-    def _start_mixed(self, context: StageOneState, source: SourceIndex) -> StageOneState:
+    def _mixed_rows(self, batch: int, device: torch.device) -> Tensor:
+        """``[M]`` int64: the mixed images that are made, the first few of each group."""
+        index = torch.arange(batch, device=device)
+        return index[index % self.config.group_size < (self.config.mixed_per_group or self.config.group_size)]
+
+    def _start_mixed(self, context: StageOneState, source: SourceIndex, rows: Tensor) -> StageOneState:
         """Contextual mixing: append the mixed images to the originals."""
         tokens = context.patch_tokens
         if self.config.num_contextual_blocks > self.model.config.image.num_local_blocks:
             tokens = self.context(tokens, source)
-        mixed = StageOneState(source.mix(tokens), context.grid)
+        mixed = StageOneState(_select(source.mix(tokens), rows), context.grid)
         if context.group_tokens is not None:
             if self.config.mixed_group_tokens == "mean":
-                mean = _group_mean(context.group_tokens, source)
+                mean = _select(_group_mean(context.group_tokens, source), rows)
                 mixed = replace(mixed, tokens=torch.cat([mixed.tokens, mean], dim=1))
             else:
                 mixed = self.model.image_encoder.with_group_tokens(mixed)
         return replace(context, tokens=torch.cat([context.tokens, mixed.tokens]))
 
-    def _strengthen(self, joined: StageOneState, source: SourceIndex, index: int, keys: Tensor) -> StageOneState:
+    def _strengthen(
+        self, joined: StageOneState, source: SourceIndex, rows: Tensor, index: int, keys: Tensor
+    ) -> StageOneState:
         """Progressive mixing: give the mixed tokens the original features of the same depth."""
-        original, mixed = joined.patch_tokens.chunk(2)
-        combined = self.progressive[index](mixed, source.mix(self.context(original, source)))
+        original, mixed = torch.split(joined.patch_tokens, [len(keys), len(rows)])
+        combined = self.progressive[index](mixed, _select(source.mix(self.context(original, source)), rows))
         if self.config.context_dropout > 0:
             unit = block_index(joined.grid, self.config.block, keys.device)
-            drawn = keyed_uniform(keys, f"context_dropout.{index}", (int(unit[-1]) + 1,))
+            drawn = keyed_uniform(keys[rows], f"context_dropout.{index}", (int(unit[-1]) + 1,))
             combined = torch.where((drawn < self.config.context_dropout)[:, unit, None], mixed, combined)
         return joined.with_patches(torch.cat([original, combined]))
 
@@ -269,6 +294,11 @@ class MixReorgObjective(Objective):
         if self.config.restored_group_tokens == "mean":
             group_tokens = _group_mean(mixed_group_tokens, source)
         return replace(joined, tokens=torch.cat([joined.tokens, torch.cat([restored, group_tokens], dim=1)]))
+
+
+def _select(tokens: Tensor, rows: Tensor) -> Tensor:
+    """The tokens of some images; all of them without a copy."""
+    return tokens if len(rows) == len(tokens) else tokens.index_select(0, rows)
 
 
 def _group_mean(tokens: Tensor, source: SourceIndex) -> Tensor:

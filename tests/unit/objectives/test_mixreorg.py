@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
+from mixreorg.objectives.losses import mixed_loss, scaled_similarity
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
 from mixreorg.objectives.source_index import draw_source_index
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
@@ -260,3 +261,35 @@ def test_patches_that_fit_their_caption_weigh_more(tiny_model: DualEncoder) -> N
 def test_weights_need_a_loss_over_patches() -> None:
     with pytest.raises(ValueError, match="dice"):
         MixReorgConfig(mixed_form="dice", patch_weights="relevance")
+
+
+def test_fewer_mixed_images_are_the_first_of_each_group(tiny_model: DualEncoder) -> None:
+    changes: dict[str, Any] = {"group_size": 3, "combine": "sum", "restored": OFF}
+    everything = mixed_tokens(tiny_model, **changes)
+    some = mixed_tokens(tiny_model, **changes, mixed_per_group=2)
+    torch.testing.assert_close(some, everything[[0, 1, 3, 4]], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [6, 8])
+def test_the_loss_of_fewer_mixed_images_is_the_mean_over_them(tiny_model: DualEncoder, size: int) -> None:
+    config = MixReorgConfig(group_size=3, restored=OFF)
+    images, ids, keys = batch(tiny_model, size)
+    text = project_texts(tiny_model, tiny_model.text_encoder(ids), slice(0, size))
+    whole = MixReorgObjective(tiny_model, config).eval()
+    fewer = MixReorgObjective(tiny_model, config.updated(mixed_per_group=1)).eval()
+    loss, accuracy = fewer.mixed_loss(fewer.features(images, ids, keys, 0), text)
+    features = whole.features(images, ids, keys, 0)
+    first = torch.arange(0, size, 3)
+    similarity = scaled_similarity(
+        whole.embed_segments(features["mixed_segments"])[first], text.embeddings, whole.model.scale
+    )
+    targets = first[:, None] + features["mixed_place"][first]
+    expected = mixed_loss(features["mixed_assignment"][first], similarity, targets, config.mixed_form)
+    torch.testing.assert_close(loss, expected)
+    assert 0 <= accuracy <= 1
+
+
+@pytest.mark.parametrize("changes", [{"mixed_per_group": 5}, {"mixed_per_group": 2, "restored": {"weight": 1.0}}])
+def test_mixed_images_that_cannot_be_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="mixed_per_group"):
+        MixReorgConfig.model_validate(changes)
