@@ -114,7 +114,7 @@ def open_picture_set(pictures: str, credit: str, classes: Sequence[ObjectClass])
             return read_svg(file.read().decode("utf-8", "replace"), file.source)
         return read_png(file.read(), file.source)
 
-    return PictureSet(name, credit, _licence(folder, name, credit), found, load, lambda: _checksum(files))
+    return PictureSet(name, credit, _licence(folder, credit), found, load, lambda: _checksum(files))
 
 
 def _find(folder: Path, classes: Sequence[ObjectClass]) -> tuple[dict[str, ClassPictures], dict[str, _File]]:
@@ -211,9 +211,9 @@ def _entry(info: Any, *keys: str) -> str:
     return info if isinstance(info, str) else ""
 
 
-def _licence(folder: Path, name: str, credit: str) -> str:
+def _licence(folder: Path, credit: str) -> str:
     lines = [
-        f"The objects in these images and on the contact sheet are pictures of {name}, turned, scaled and recoloured.",
+        "The objects in these images and on the contact sheet are pictures, turned, scaled and recoloured, of:",
         credit,
     ]
     if (folder / "info.json").is_file():
@@ -222,12 +222,8 @@ def _licence(folder: Path, name: str, credit: str) -> str:
     lines += ["", "The images are adaptations of them: the licence of the pictures applies."]
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name.lower().startswith(("license", "licence", "copying")):
-            lines += [
-                "",
-                f"The file {path.name} of {name}:",
-                "",
-                path.read_text(encoding="utf-8", errors="replace").rstrip(),
-            ]
+            text = path.read_text(encoding="utf-8", errors="replace").rstrip()
+            lines += ["", f"The pictures came with this file, {path.name}:", "", text]
     return "\n".join(lines) + "\n"
 
 
