@@ -7,6 +7,7 @@ from rich.console import Console
 
 import mixreorg
 from mixreorg.cli.check_command import check
+from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.reproduce_command import reproduce
@@ -48,6 +49,7 @@ app.command()(plan)
 app.command()(demo)
 data.command()(check)
 data.command()(scenes)
+data.command()(cutouts)
 data.command()(tokenizer)
 
 
