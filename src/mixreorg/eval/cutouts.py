@@ -21,9 +21,13 @@ from mixreorg.segment.photos import read_photo
 _SCENE_NAMES = {
     "aeroplane": "airplane",
     "couch": "sofa",
+    "handbag": "bag",
+    "hot dog": "hotdog",
     "motorbike": "motorcycle",
     "potted plant": "houseplant",
     "pottedplant": "houseplant",
+    "sports ball": "ball",
+    "tie": "necktie",
     "tv": "television",
     "tvmonitor": "television",
 }
