@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 
 from mixreorg.data.progress import progress_bars
 from mixreorg.data.scenes.classes import class_names
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.voc_split import VOID, VocSplit
+from mixreorg.eval.split import VOID
+from mixreorg.eval.voc_split import VocSplit, read_index_png
 from mixreorg.files import write_atomically
 from mixreorg.segment.photos import read_photo
 
@@ -87,7 +88,10 @@ def _objects(
     split: VocSplit, stem: str, photo_size: tuple[int, ...]
 ) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
     """Number, label and mask of each object of a photo."""
-    classes, numbers = split.read_mask(stem), _read_numbers(split.root / "SegmentationObject" / f"{stem}.png")
+    path = split.root / "SegmentationObject" / f"{stem}.png"
+    if not path.is_file():
+        raise MixreorgError(f"{path} is missing: cutting out objects needs masks that tell them apart")
+    classes, numbers = split.read_mask(stem), read_index_png(path)
     if not classes.shape == numbers.shape == photo_size:
         raise MixreorgError(f"photo, class mask and object mask of {stem!r} in {split.root} differ in size")
     for number in np.unique(numbers[numbers > 0]):
@@ -96,19 +100,6 @@ def _objects(
         label = int(labels[sizes.argmax()])
         if label not in (0, VOID):
             yield int(number), label, mask
-
-
-def _read_numbers(path: Path) -> npt.NDArray[np.int32]:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "I;16"):
-                raise MixreorgError(f"{path} is a {image.mode} picture; object masks hold one number per pixel")
-            stored = np.array(image)
-    except FileNotFoundError as error:
-        raise MixreorgError(f"{path} is missing: cutting out objects needs masks that tell them apart") from error
-    except (OSError, UnidentifiedImageError) as error:
-        raise MixreorgError(f"cannot read the object mask {path}: {error}") from error
-    return np.where(stored == np.iinfo(stored.dtype).max, 0, stored).astype(np.int32)
 
 
 def _is_whole(mask: npt.NDArray[np.bool_]) -> bool:

@@ -94,13 +94,13 @@ def test_what_is_wrong_is_named(root, tmp_path, damage):
         message = "is missing: cutting out objects needs masks that tell them apart"
     elif damage == "rgb":
         Image.new("RGB", SIZE[::-1]).save(path)
-        message = "is a RGB picture; object masks hold one number per pixel"
+        message = "is a RGB picture; masks hold one index per pixel"
     elif damage == "size":
         Image.new("L", (10, 10)).save(path)
         message = "of 'one' in .* differ in size"
     elif damage == "broken":
         path.write_bytes(b"no picture")
-        message = "cannot read the object mask"
+        message = "cannot read the mask"
     else:
         min_side, message = 900, "lower --min-side or name another split"
     with pytest.raises(MixreorgError, match=message):
