@@ -10,6 +10,7 @@ from mixreorg.cli.check_command import check
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.plan_command import plan
+from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
 from mixreorg.cli.scenes_command import scenes
 from mixreorg.cli.segment_command import segment
@@ -30,7 +31,7 @@ _EXTRA_OF = dict.fromkeys(
         "yaml",
     ),
     "train",
-)
+) | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
 
 app = typer.Typer(
     name="mixreorg",
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data = typer.Typer(help="Make and inspect training data.", no_args_is_help=True)
+data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
@@ -48,6 +49,7 @@ app.command()(reproduce)
 app.command()(plan)
 app.command()(demo)
 data.command()(check)
+data.command()(prepare)
 data.command()(scenes)
 data.command()(cutouts)
 data.command()(tokenizer)
