@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.index_masks import read_stored_mask
 from mixreorg.eval.split import VOID, Mask
 from mixreorg.text.class_list import ClassName
 
@@ -69,13 +69,7 @@ def read_index_png(path: Path) -> Mask:
     Raises:
         MixreorgError: missing, damaged, or an RGB picture.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "I;16"):
-                raise MixreorgError(f"{path} is a {image.mode} picture; masks hold one index per pixel")
-            stored = np.array(image)
-    except (OSError, UnidentifiedImageError) as error:
-        raise MixreorgError(f"cannot read the mask {path}: {error}") from error
+    stored = read_stored_mask(path)
     mask = stored.astype(np.int32)
     mask[stored == np.iinfo(stored.dtype).max] = VOID
     return mask

@@ -94,7 +94,7 @@ def test_what_is_wrong_is_named(root, tmp_path, damage):
         message = "is missing: cutting out objects needs masks that tell them apart"
     elif damage == "rgb":
         Image.new("RGB", SIZE[::-1]).save(path)
-        message = "is a RGB picture; masks hold one index per pixel"
+        message = "mode RGB, but masks hold one index per pixel"
     elif damage == "size":
         Image.new("L", (10, 10)).save(path)
         message = "of 'one' in .* differ in size"

@@ -6,6 +6,7 @@ import pytest
 from benchmark_kit import HEIGHT, WIDTH, make_ade, make_voc, stripes, write_mask, write_photo
 from PIL import Image
 
+from mixreorg.errors import MixreorgError
 from mixreorg.eval.benchmarks.check import CheckReport, Finding, check_split, reordered_palette
 from mixreorg.eval.benchmarks.opening import open_benchmark
 
@@ -25,6 +26,7 @@ def test_nothing_wrong(tmp_path: Path) -> None:
     report = check(tmp_path, official=(2,), voc_palette=True, advance=lambda: done.append(None))
     assert report.findings == ()
     assert report.exit_code == 0
+    report.require_usable()
     assert len(done) == report.num_photos == report.num_sampled == 2
     # Of 2 x 12 columns, 8 + 4 are background, 4 aeroplane, 8 void.
     assert report.void_share == pytest.approx(8 / 24)
@@ -72,6 +74,8 @@ def test_colours_and_unknown_labels(tmp_path: Path) -> None:
     assert only(report).count == 8
     assert len(only(report).examples) == 5
     assert "00.png holds the unknown labels 151, 200" in only(report).examples[0]
+    with pytest.raises(MixreorgError, match=r"00\.png holds the unknown labels .* \(7 more errors in ade150/val\)"):
+        report.require_usable()
     # One mask was usable.
     assert report.labels[0].num_masks == 1
 

@@ -89,7 +89,7 @@ def test_colour_masks_are_refused(tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"a": stripes([1])})
     path = folder / "SegmentationClass" / "a.png"
     Image.open(path).convert("RGB").save(path)
-    with pytest.raises(MixreorgError, match=r"a\.png is an RGB picture of colours"):
+    with pytest.raises(MixreorgError, match=r"a\.png is a picture of mode RGB, but masks hold one index per pixel"):
         open_benchmark("voc21", tmp_path).read_mask("a")
 
 
