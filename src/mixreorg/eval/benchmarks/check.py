@@ -130,7 +130,7 @@ def check_split(
     findings = _Findings()
     if official and len(split.stems) not in official:
         numbers = " or ".join(f"{number:,}" for number in official)
-        text = f"{split.name} has {len(split.stems):,} photos, the official split {numbers}: results are not comparable"
+        text = f"{split.name}: {len(split.stems):,} photos instead of {numbers}; results are not comparable"
         findings.add("warning", "number of photos", text)
     chosen = _sample(len(split.stems), sample)
     pixels: Counter[int] = Counter()

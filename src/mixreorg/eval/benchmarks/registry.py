@@ -12,6 +12,7 @@ from mixreorg.eval.benchmarks import layouts
 from mixreorg.eval.benchmarks.class_table import ClassTable, class_table
 from mixreorg.eval.benchmarks.label_table import LabelTable, identity_table
 from mixreorg.eval.benchmarks.layout import Layout, MaskForm
+from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.split import VOID
 
 ConversionKind = Literal["relabel", "context_mat", "coco_instances"]
@@ -76,8 +77,9 @@ def benchmark(name: str) -> Benchmark:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    known_names = f"{', '.join(benchmark_names())}; for own data {' and '.join(OWN_LAYOUTS)}"
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise MixreorgError(f"{name!r} is not a benchmark; {hint}Known: {', '.join(benchmark_names())}")
+    raise MixreorgError(f"{name!r} is not a benchmark; {hint}Known: {known_names}")
 
 
 def benchmark_names() -> tuple[str, ...]:

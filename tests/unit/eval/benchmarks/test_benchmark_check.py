@@ -41,7 +41,7 @@ def test_another_number_of_photos_is_doubtful(tmp_path: Path) -> None:
     report = check(tmp_path, official=(5105, 5104))
     assert report.exit_code == 1
     assert only(report).severity == "warning"
-    assert "has 1 photos, the official split 5,105 or 5,104" in only(report).examples[0]
+    assert "1 photos instead of 5,105 or 5,104; results" in only(report).examples[0]
 
 
 def test_another_size(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ class TestCommand:
         code, text = self.invoke("context60", tmp_path, "--out", out)
         assert code == 1  # one photo is not the official split
         assert "masks of the form SegmentationClassContext: 1 written, 0 there already" in text
-        assert "3 of 60 occur" in text
+        assert "labels in them: 3 of 60" in text
         assert "number of photos" in text
         assert "doubtful" in text
         report = json.loads(out.read_text())
@@ -292,7 +292,7 @@ class TestCommand:
         names.write_text("background\ncat\ndog=dog|puppy\n")
         code, text = self.invoke("voc_folder", folder, "--classes", names, "--check")
         assert code == 0
-        assert "2 of 3 occur" in text
+        assert "labels in them: 2 of 3" in text
 
     def test_errors(self, tmp_path: Path) -> None:
         folder = make_voc(tmp_path, {"a": stripes([33])})
