@@ -12,7 +12,8 @@ from torch import Tensor
 from mixreorg.data.pairs import Pair
 from mixreorg.demo.colors import distinct_colors
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.voc_split import VOID, VocSplit
+from mixreorg.eval.split import VOID
+from mixreorg.eval.voc_split import VocSplit
 from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.losses import mixed_probability, scaled_similarity

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from mixreorg.eval.confusion import Confusion
-from mixreorg.eval.voc_split import Mask, VocSplit
+from mixreorg.eval.split import Mask
+from mixreorg.eval.voc_split import VocSplit
 from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.class_maps import WindowScores, with_background
 from mixreorg.segment.photos import read_photo

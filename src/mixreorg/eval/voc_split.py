@@ -4,15 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
-
-Mask = npt.NDArray[np.int32]
-
-VOID = -1
-"""Label of pixels that count nowhere, in masks as read."""
+from mixreorg.eval.split import VOID, Mask
+from mixreorg.text.class_list import ClassName
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,16 @@ class VocSplit:
     class_names: tuple[str, ...]
     """``C`` foreground names; index i in a mask is ``class_names[i - 1]``, 0 is background."""
     stems: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[ClassName, ...]:
+        """The foreground classes, each with its name as its one phrase."""
+        return tuple(ClassName(name) for name in self.class_names)
+
+    @property
+    def has_background(self) -> bool:
+        """True: index 0 is background."""
+        return True
 
     def photo_path(self, stem: str) -> Path:
         """Path of a photo."""
