@@ -37,9 +37,7 @@ def word_list(folder: Path, text: str = LINES) -> NounList:
         ("", []),
     ],
 )
-def test_the_longest_phrases_are_found_once_in_reading_order(
-    tmp_path: Path, caption: str, expected: list[str]
-) -> None:
+def test_the_longest_phrases_are_found_once_in_reading_order(tmp_path: Path, caption: str, expected: list[str]) -> None:
     assert [noun.phrase for noun in word_list(tmp_path).find(caption)] == expected
 
 
@@ -133,7 +131,11 @@ def test_a_draw_is_fixed_by_its_key(tmp_path: Path, tokenizer: Tokenizer) -> Non
 
 
 def test_template_sets() -> None:
-    assert {name: len(set(templates)) for name, templates in TEMPLATES.items()} == {"simple": 1, "subset": 7, "full": 80}
+    assert {name: len(set(templates)) for name, templates in TEMPLATES.items()} == {
+        "simple": 1,
+        "subset": 7,
+        "full": 80,
+    }
     assert all(template.count("{}") == 1 for templates in TEMPLATES.values() for template in templates)
     assert set(TEMPLATES["simple"]) < set(TEMPLATES["full"])
 
