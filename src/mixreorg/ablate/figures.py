@@ -24,7 +24,7 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         rows: from top to bottom; the mean of a baseline is drawn through all of them.
         split: that was measured.
     """
-    figure, axes = new_axes(7.2, 0.9 + 0.34 * len(rows))
+    figure, axes = new_axes(7.2, 0.9 + 0.38 * len(rows))
     baselines = {row.baseline for row in rows}
     for place, row in enumerate(rows):
         values = list(results.by_seed(row.name, split.name, HEADLINE).values())
@@ -35,7 +35,7 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         axes.errorbar(
             found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=6, capsize=4, elinewidth=1.6
         )
-        axes.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.45, markeredgewidth=0)
+        axes.plot(values, [place + 0.24] * len(values), "o", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
         if row.name in baselines:
             axes.axvline(found.mean, color=color, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows], color=INK)

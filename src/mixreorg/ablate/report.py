@@ -110,10 +110,8 @@ def _section(results: AblationResults, section: Section) -> str:
     caption = "Dots are seeds, diamonds their means, bars one standard deviation; orange is the baseline."
     heading = escape(section.title) if section.title else "Results"
     tables = "\n".join(_html_table(table) for table in section.tables)
-    return (
-        f'<section>\n<h2>{heading}</h2>\n<figure class="rows">{chart}\n<figcaption>{caption}</figcaption></figure>\n'
-        f"{tables}\n</section>"
-    )
+    figure = f'<figure class="rows"><div class="scroll">{chart}</div>\n<figcaption>{caption}</figcaption></figure>'
+    return f"<section>\n<h2>{heading}</h2>\n{figure}\n{tables}\n</section>"
 
 
 def _html_table(table: Table) -> str:

@@ -60,7 +60,9 @@ class WorldConfig(StrictConfig):
         if (self.preset is None) == (not self.data):
             raise ValueError("give either a preset of scenes to make, or data that exist")
         existing = {"data", "evaluation", "tokenizer"}
-        wrong = self.model_fields_set & existing if self.preset else self.model_fields_set - existing - {"preset"}
+        foreign = existing if self.preset else type(self).model_fields.keys() - existing - {"preset"}
+        plain = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
+        wrong = {name for name in foreign if getattr(self, name) != plain[name]}
         if wrong:
             kind = "scenes that are made" if self.preset else "data that exist"
             raise ValueError(f"{', '.join(sorted(wrong))} cannot be given for {kind}")

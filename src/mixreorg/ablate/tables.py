@@ -102,24 +102,27 @@ def _section(results: AblationResults, title: str) -> Section:
 
 
 def _metric_table(results: AblationResults, rows: tuple[RowResult, ...], split: SplitFacts) -> Table:
-    metrics = [name for name in results.metrics(split.name) if name not in _NOT_SHOWN]
+    others = [name for name in results.metrics(split.name) if name not in (*_NOT_SHOWN, HEADLINE)]
     compared = any(row.baseline is not None for row in rows)
-    header = ["", "seeds", *(metric_name(name) for name in metrics), f"{metric_name(HEADLINE)}, last step"]
+    header = ["", "seeds", metric_name(HEADLINE), *(["difference to the baseline [95 %]"] if compared else [])]
+    header += [*(metric_name(name) for name in others), f"{metric_name(HEADLINE)}, last step"]
     cells = []
     for row in rows:
-        runs = results.finished(row.name)
-        missing = "" if len(runs) == row.num_seeds else f" of {row.num_seeds}"
-        line = [row.label, f"{len(runs)}{missing}"]
-        line += [write_spread(spread(results.by_seed(row.name, split.name, name).values())) for name in metrics]
-        line.append(write_spread(spread(results.by_seed(row.name, split.name, HEADLINE, "last").values())))
+        count = len(results.finished(row.name))
+        line = [row.label, str(count) if count == row.num_seeds else f"{count} of {row.num_seeds}"]
+        line.append(_over_seeds(results, row, split, HEADLINE))
         if compared:
             is_baseline = row.baseline == row.name
             line.append("baseline" if is_baseline else write_difference(difference(results, row, split)))
-        cells.append(tuple(line))
-    if compared:
-        header.append(f"{metric_name(HEADLINE)}, difference to the baseline [95 %]")
+        line += [_over_seeds(results, row, split, name) for name in others]
+        last = results.by_seed(row.name, split.name, HEADLINE, "last")
+        cells.append((*line, write_spread(spread(last.values()))))
     world = "" if split.world is None or split.world == split.name else f" ({split.world})"
     return Table(f"Split {split.name}{world}, %", tuple(header), tuple(cells))
+
+
+def _over_seeds(results: AblationResults, row: RowResult, split: SplitFacts, metric: str) -> str:
+    return write_spread(spread(results.by_seed(row.name, split.name, metric).values()))
 
 
 def _mixed_table(results: AblationResults, rows: tuple[RowResult, ...]) -> Table:
