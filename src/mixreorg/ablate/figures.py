@@ -9,7 +9,7 @@ from mixreorg.ablate.tables import HEADLINE, metric_name
 from mixreorg.charts import INK, add_legend, new_axes
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from mixreorg.charts import Figure
 
 _COLORS = ("#2f7fd6", "#e07b1a", "#2e9e63", "#b0479a", "#8a7d1f", "#5a6acf", "#c2453d", "#3a9aa5")
 _MAX_POINTS = 200

@@ -24,6 +24,8 @@ def ablate(
 
     The same command goes on with one that was stopped. Exit code 1: a run failed.
     """
+    if len(files) != 1 and not report:
+        raise MixreorgError(f"{len(files)} files: give one ablation, or add --report to read result files")
     from rich.console import Console
 
     from mixreorg.ablate.run import report_ablations, run_ablation
@@ -33,8 +35,6 @@ def ablate(
     if report:
         console.print(f"page {report_ablations(files, out)}", highlight=False, markup=False, soft_wrap=True)
         return
-    if len(files) != 1:
-        raise MixreorgError(f"{len(files)} files: give one ablation, or add --report to read result files")
     outcome = run_ablation(files[0], out, workers=workers, device=device, only=only or (), console=console)
     console.print(f"page {outcome.page}", highlight=False, markup=False, soft_wrap=True)
     if outcome.failed:

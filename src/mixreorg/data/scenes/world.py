@@ -14,6 +14,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.text.tokenizer import Tokenizer
 
+_SCENES_PER_WORKER = 500
+
 
 @dataclass(frozen=True)
 class SceneCounts:
@@ -25,7 +27,7 @@ class SceneCounts:
 
 
 def ensure_scenes(config: ScenesConfig, folder: Path, counts: SceneCounts, console: Console) -> Path:
-    """Make scenes with a process per core, or use the same ones made earlier.
+    """Make scenes, many of them with a process per core, or use the same ones made earlier.
 
     Args:
         config: what the scenes look like.
@@ -41,7 +43,8 @@ def ensure_scenes(config: ScenesConfig, folder: Path, counts: SceneCounts, conso
     """
     description = folder / "scenes.json"
     if not description.is_file():
-        workers = os.cpu_count() or 1
+        # For few scenes the start of further processes takes longer than it saves.
+        workers = min(os.cpu_count() or 1, (counts.train + counts.val + counts.test) // _SCENES_PER_WORKER + 1)
         return generate_scenes(config, folder, counts.train, counts.val, counts.test, workers=workers, console=console)
     made = read_json(description)
     wanted = {**config.to_dict(), "train": counts.train, "val": counts.val, "test": counts.test}
