@@ -1,5 +1,6 @@
 """An ablation is read strictly and planned as a whole before anything runs."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from mixreorg.cli.main import app
 from mixreorg.errors import MixreorgError
 from mixreorg.recipes import recipe
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "ablate" / "small.yaml"
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "examples" / "ablate" / "small.yaml"
+PAGE = ROOT / "docs" / "ablate.md"
 
 
 def row(**changes):
@@ -168,3 +171,23 @@ def test_the_example_can_be_planned():
     runs = plan(read_spec(EXAMPLE))
     assert len(runs) == 8
     assert {run.row.section for run in runs} == {"Methods", "Side of the mixing unit"}
+
+
+def test_the_ablation_and_the_commands_of_the_page_about_it_are_understood(tmp_path):
+    page = PAGE.read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "spec.yaml").write_text(text)
+    spec = read_spec(tmp_path / "spec.yaml")
+    existing = spec.worlds.pop("cc3m")
+    assert existing.evaluation == "VOC2012"
+    assert {run.row.name for run in plan(spec)} == {"groupvit", "unit-1", "unit-2", "unit-4"}
+    (lines,) = re.findall(r"^```console\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    values = [parsed(line) for line in lines.splitlines()]
+    assert [(value["workers"], value["only"], value["report"]) for value in values] == [
+        (2, None, False),
+        (1, ["groupvit", "unit-1"], False),
+        (1, None, True),
+    ]
+    select(read_spec(EXAMPLE), plan(read_spec(EXAMPLE)), values[1]["only"])
+    for target in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (PAGE.parent / target).exists(), target
