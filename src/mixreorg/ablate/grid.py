@@ -176,6 +176,8 @@ def _plan_row(spec: AblationSpec, row: PlannedRow) -> list[PlannedRun]:
     source = f"row {row.name}"
     if row.world not in spec.worlds:
         raise MixreorgError(f"{source}: no world is called {row.world!r}{_hint(row.world, spec.worlds)}")
+    if spec.worlds[row.world].preset is not None and not (spec.worlds[row.world].train and spec.worlds[row.world].val):
+        raise MixreorgError(f"{source}: world {row.world} needs training and validation scenes to be trained on")
     for name in row.settings:
         if name in _SET_ELSEWHERE:
             raise MixreorgError(f"{source}: {name} is not set here but by {_SET_ELSEWHERE[name]}")

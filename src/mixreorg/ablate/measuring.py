@@ -8,8 +8,9 @@ import torch
 
 from mixreorg.config import StrictConfig
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, evaluate_split
+from mixreorg.eval.evaluate import evaluate_split
 from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
+from mixreorg.eval.result import BACKGROUND_THRESHOLDS
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
 from mixreorg.models.dual_encoder import DualEncoder
@@ -57,8 +58,8 @@ class CheckpointResult(StrictConfig):
     """Percent on validation scenes: ``own`` with the run's own mixing, where it has one, ``common`` with the mixing
     that all runs are asked with."""
     splits: dict[str, dict[str, float | None]]
-    """Metrics by name of the split, as :meth:`~mixreorg.eval.evaluate.SplitResult.metrics` gives them, and
-    ``num_images``."""
+    """Metrics by name of the split, as :meth:`~mixreorg.eval.result.SplitResult.metrics` gives them with its details
+    (of the label maps without background), and ``num_images``."""
 
 
 class Measured(StrictConfig):
@@ -125,7 +126,7 @@ def _measure(checkpoint: Path, config: TrainConfig, job: MeasureJob, device: str
         if item.protocol.hash() not in thresholds:
             thresholds[item.protocol.hash()] = _choose_threshold(segmenter, job.validation)
         split = open_voc_split(Path(item.root), item.split, item.max_images)
-        result = evaluate_split(segmenter, split, thresholds[item.protocol.hash()])
+        result = evaluate_split(segmenter, split, thresholds[item.protocol.hash()], detail=True)
         splits[item.name] = {**result.metrics(), "num_images": float(result.num_images)}
     return CheckpointResult(
         step=_step(checkpoint), mixed_mask_accuracy=_mixed_masks(checkpoint, model, config, job), splits=splits

@@ -34,11 +34,11 @@ class WorldConfig(StrictConfig):
 
     preset: str | None = None
     """``easy``, ``medium`` or ``hard``: scenes made under the output folder by the first call that needs them."""
-    train: int = Field(60_000, gt=0)
-    """Training scenes to make."""
-    val: int = Field(500, gt=0)
-    """Validation scenes to make."""
-    test: int = Field(1_000, gt=0)
+    train: int = Field(60_000, ge=0)
+    """Training scenes to make; 0 for a world that is only measured on."""
+    val: int = Field(500, ge=0)
+    """Validation scenes to make; a world that is trained on needs some."""
+    test: int = Field(1_000, ge=0)
     """Test scenes to make."""
     seed: int = Field(0, ge=0)
     """Of the scenes."""

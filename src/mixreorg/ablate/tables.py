@@ -13,9 +13,19 @@ _NAMES = {
     "foreground_miou": "foreground mIoU",
     "background_miou": "mIoU with background",
     "present_miou": "mIoU of present classes",
+    "boundary_iou": "boundary IoU",
 }
-# Facts about a measurement, not merits of a model.
-_NOT_SHOWN = ("background_threshold", "num_images")
+# Facts about a measurement rather than merits of a model, and metrics that only the result file and the CSV hold.
+_NOT_SHOWN = (
+    "background_threshold",
+    "num_images",
+    "miou",
+    "pixel_accuracy",
+    "zero_iou_share",
+    "small_region_iou",
+    "medium_region_iou",
+    "large_region_iou",
+)
 
 
 @dataclass(frozen=True)

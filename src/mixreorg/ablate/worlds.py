@@ -90,10 +90,12 @@ def check_split(name: str, world: WorldConfig, split: str) -> None:
         MixreorgError: it has not.
     """
     if world.preset is not None:
-        held_out = scenes_config(name, world).held_out_pairs > 0
-        known = ("val", "test", "test_heldout") if held_out else ("val", "test")
+        counts = {"val": world.val, "test": world.test}
+        if scenes_config(name, world).held_out_pairs:
+            counts["test_heldout"] = world.test // 2
+        known = [item for item, count in counts.items() if count]
         if split not in known:
-            raise MixreorgError(f"world {name} has no split {split!r}; it has {', '.join(known)}")
+            raise MixreorgError(f"world {name} has no split {split!r}; it has {', '.join(known) or 'none'}")
     elif world.evaluation is None:
         raise MixreorgError(f"world {name} has no evaluation folder to measure the split {split!r} in; give it one")
     else:
@@ -127,13 +129,9 @@ def make_world(name: str, world: WorldConfig, out: Path, console: Console) -> No
         write_json(record, world.to_dict())
     counts = SceneCounts(world.train, world.val, world.test)
     scenes = ensure_scenes(scenes_config(name, world), folder / "scenes", counts, console)
-    ensure_tokenizer(
-        folder / "tokenizer.json",
-        scenes,
-        console,
-        vocab_size=world.vocab_size,
-        context_length=world.context_length,
-    )
+    if world.train:
+        path = folder / "tokenizer.json"
+        ensure_tokenizer(path, scenes, console, vocab_size=world.vocab_size, context_length=world.context_length)
 
 
 def world_commands(name: str, world: WorldConfig) -> tuple[str, ...]:
@@ -148,6 +146,8 @@ def world_commands(name: str, world: WorldConfig) -> tuple[str, ...]:
     for setting in differences(base, config):
         if setting != "seed":
             scenes += ["--set", f"{setting}={json.dumps(config[setting])}"]
+    if not world.train:
+        return (shlex.join(scenes),)
     tokenizer = ["mixreorg", "data", "tokenizer", "--data", paths.data[0], "--out", paths.tokenizer]
     tokenizer += ["--vocab-size", str(world.vocab_size), "--context-length", str(world.context_length)]
     return shlex.join(scenes), shlex.join(tokenizer)

@@ -52,6 +52,11 @@ WRONG = {
     ),
     "preset": ({"worlds": {"tiny": {"preset": "eazy"}}}, "world tiny: .*did you mean 'easy'"),
     "scene setting": ({"worlds": {"tiny": {"preset": "easy", "set": {"sid": 1}}}}, "world tiny: sid is not a field"),
+    "no training scenes": (
+        {"worlds": {"tiny": {"preset": "easy", "train": 0}}},
+        "row groupvit: world tiny needs training and validation scenes",
+    ),
+    "no test scenes": ({"worlds": {"tiny": {"preset": "easy", "test": 0}}}, "no split 'test'; it has val"),
     "both kinds of world": ({"worlds": {"tiny": {"preset": "easy", "data": ["x"]}}}, "give either a preset"),
     "counts of existing data": ({"worlds": {"tiny": {"data": ["x"], "train": 5}}}, "train cannot be given for data"),
     "missing data": ({"worlds": {"tiny": {"data": ["nowhere/*.tar"]}}}, "world tiny: missing: .*nowhere"),
@@ -148,6 +153,14 @@ def test_the_commands_of_a_world_make_the_same_scenes():
     assert str(tokenizer["out"]) == world_paths("tiny", world).tokenizer
 
 
+def test_a_world_may_be_for_tests_alone():
+    worlds = {**spec_values()["worlds"], "other": {"preset": "easy", "train": 0, "val": 0, "test": 4}}
+    spec = make_spec(worlds=worlds, measure={"splits": [{"name": "other", "world": "other"}]})
+    assert len(plan(spec)) == 4
+    (scenes,) = (parsed(line) for line in world_commands("other", spec.worlds["other"]))
+    assert (scenes["train"], scenes["test"]) == (0, 4)
+
+
 def test_a_folder_with_another_world_is_refused(tmp_path):
     world = make_spec().worlds["tiny"]
     (tmp_path / "worlds" / "tiny").mkdir(parents=True)
@@ -183,10 +196,10 @@ def test_the_ablation_and_the_commands_of_the_page_about_it_are_understood(tmp_p
     assert {run.row.name for run in plan(spec)} == {"groupvit", "unit-1", "unit-2", "unit-4"}
     (lines,) = re.findall(r"^```console\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     values = [parsed(line) for line in lines.splitlines()]
-    assert [(value["workers"], value["only"], value["report"]) for value in values] == [
-        (2, None, False),
+    assert [(value["workers"], list(value["only"] or ()), value["report"]) for value in values] == [
+        (2, [], False),
         (1, ["groupvit", "unit-1"], False),
-        (1, None, True),
+        (1, [], True),
     ]
     select(read_spec(EXAMPLE), plan(read_spec(EXAMPLE)), values[1]["only"])
     for target in re.findall(r"\]\(([^)#]+)\)", page):

@@ -47,9 +47,15 @@ def ensure_scenes(config: ScenesConfig, folder: Path, counts: SceneCounts, conso
         workers = min(os.cpu_count() or 1, (counts.train + counts.val + counts.test) // _SCENES_PER_WORKER + 1)
         return generate_scenes(config, folder, counts.train, counts.val, counts.test, workers=workers, console=console)
     made = read_json(description)
+    try:
+        # Through the configuration: a folder made before a setting existed was made with its default.
+        there = ScenesConfig.from_dict(made.get("config") or {}).to_dict()
+    except MixreorgError:
+        there = {}
     wanted = {**config.to_dict(), "train": counts.train, "val": counts.val, "test": counts.test}
-    there = {**(made.get("config") or {}), **(made.get("num_scenes") or {})}
-    changed = [name for name in differences(there, wanted) if name != "test_heldout"]
+    changed = [
+        name for name in differences({**there, **(made.get("num_scenes") or {})}, wanted) if name != "test_heldout"
+    ]
     if changed:
         raise MixreorgError(
             f"{folder} holds other scenes (another {', '.join(changed[:5])}); choose another --out or remove the folder"
