@@ -28,7 +28,7 @@ class Machine(StrictConfig):
     threads: int
     """Threads that the process was given."""
     device: str
-    """``cpu``, or the name of the accelerator."""
+    """``cpu``, ``mps``, or the name of the GPU."""
 
 
 class Part(StrictConfig):
@@ -66,13 +66,12 @@ def this_machine(device: str, threads: int) -> Machine:
         device: type of the device trained on.
         threads: that each process is given.
     """
-    name = device_name(torch.device("cuda")) if device == "cuda" else device
     return Machine(
         cpu=device_name(torch.device("cpu")),
         cores=os.cpu_count() or 1,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=threads,
-        device=name,
+        device=device,
     )
 
 

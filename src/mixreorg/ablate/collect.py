@@ -90,7 +90,9 @@ def _run(spec: AblationSpec, run: PlannedRun, job: MeasureJob, out: Path) -> Run
     done = is_trained(folder, run.config.steps) and is_measured(folder, job)
     measured = Measured.from_dict(read_json(folder / MEASURED), source=str(folder)) if done else None
     world = world_paths(run.row.world, spec.worlds[run.row.world], as_written=True)
-    machines = {part.machine: None for part in parts if part.stage == "train"}
+    # The name of a GPU is known to the run: the queue itself does not touch the device.
+    name = card.layout.device_name if card.layout.device == "cuda" else card.layout.device
+    machines = {part.machine.updated(device=name): None for part in parts if part.stage == "train"}
     return RunResult(
         row=run.row.name,
         seed=run.seed,

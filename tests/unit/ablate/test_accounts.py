@@ -1,13 +1,15 @@
 """Cost from the log and the processes, and the state of code and runs."""
 
+import io
 import json
 
 import pytest
 from ablation_kit import MACHINE
+from rich.console import Console
 
 from mixreorg.ablate.accounts import Machine, Part, add_part, cost_of, read_parts, this_machine
 from mixreorg.ablate.queue import Job
-from mixreorg.ablate.status import Watched, newest_values, status_row
+from mixreorg.ablate.status import StatusDisplay, Watched, newest_values, status_row
 
 
 def part(stage, seconds, cpu_seconds=None):
@@ -55,3 +57,28 @@ def test_the_display_takes_the_newest_values_of_a_log_that_is_being_written(tmp_
     watched = Watched(Job("row, seed 0", [], state="train"), tmp_path, 3200)
     assert status_row(watched) == ("row, seed 0", "train", "100/3,200", "2,000", "1 min", "12.3")
     assert newest_values(tmp_path / "none.jsonl") == {}
+
+
+def test_the_display_shows_runs_that_have_begun_and_tells_changes(tmp_path):
+    jobs = [Job("a, seed 0", []), Job("b, seed 0", [])]
+    text = io.StringIO()
+    console = Console(file=text, width=100)
+    with StatusDisplay(console, [Watched(job, tmp_path, 10) for job in jobs]) as display:
+        jobs[0].state = "failed"
+        jobs[0].failure = "the [end] of its log"
+        display.update()
+        display.update()
+        console.print(display.table())
+    shown = text.getvalue()
+    assert shown.count("a, seed 0: failed (1 of 2 ended)\nthe [end] of its log\n") == 1
+    assert "0/10" in shown
+    assert "b, seed 0" not in shown
+    assert "1 waiting" in shown
+
+
+def test_the_live_table_is_drawn_on_a_terminal(tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=True)
+    with StatusDisplay(console, [Watched(Job("a, seed 0", [], state="train"), tmp_path, 10)]):
+        pass
+    assert "a, seed 0" in text.getvalue()
