@@ -60,7 +60,7 @@ def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:
                 steps, values = zip(*points, strict=True)
                 marker = "o" if len(points) < 12 else ""
                 axes.plot(steps, values, color=color, label=f"seed {run.seed}", marker=marker, markersize=3)
-    for (_, axes), label in ((loss, "loss"), (miou, "validation foreground mIoU, %")):
+    for (_, axes), label in ((loss, "loss"), (miou, "validation mIoU, %")):
         axes.set_xlabel("training step", color=INK)
         axes.set_ylabel(label, color=INK)
         axes.set_xlim(left=0)

