@@ -139,7 +139,7 @@ def layout_card(config: TrainConfig, device: torch.device) -> LayoutCard:
     return LayoutCard(
         world_size=world_size(),
         device=device.type,
-        device_name=_device_name(device),
+        device_name=device_name(device),
         threads=torch.get_num_threads(),
         precision=config.precision,
     )
@@ -198,7 +198,8 @@ def _thin_out(losses: dict[int, float | None]) -> dict[int, float | None]:
     return {steps[place]: losses[steps[place]] for place in sorted(places)} if steps else {}
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Name of a GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
