@@ -8,6 +8,7 @@ from rich.console import Console
 import mixreorg
 from mixreorg.cli.ablate_command import ablate
 from mixreorg.cli.check_command import check
+from mixreorg.cli.convert_command import convert
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.plan_command import plan
@@ -45,6 +46,7 @@ data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
+app.command()(convert)
 app.command()(train)
 app.command()(reproduce)
 app.command()(plan)

@@ -11,7 +11,10 @@ from mixreorg.errors import MixreorgError
 
 def segment(
     photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP and what else Pillow reads.")],
-    model: Annotated[Path, typer.Option(help="Model folder, checkpoint or run folder.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Model, checkpoint or run folder; GroupViT of transformers or .pth; OWNER/NAME on the hub."),
+    ],
     classes: Annotated[
         str, typer.Option(help="Class names: 'dog, cat=cat|kitten, grass', or @file.txt with one per line.")
     ],
@@ -33,7 +36,7 @@ def segment(
 
     Writes PHOTO_labels.png (palette, class indices), PHOTO_overlay.png (with a legend) and PHOTO.json.
     """
-    from mixreorg.models.folder import load_model
+    from mixreorg.interop.loading import load_model
     from mixreorg.segment.photos import read_photo
     from mixreorg.segment.protocol import Protocol
     from mixreorg.segment.segmenter import Segmenter, default_protocol

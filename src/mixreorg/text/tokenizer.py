@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ftfy
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
@@ -115,14 +115,26 @@ class Tokenizer:
         Raises:
             MixreorgError: missing file, or not a tokenizer file.
         """
-        content = read_json(path)
+        return cls.from_dict(read_json(path), source=str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, source: str) -> Self:
+        """Make a tokenizer of the values that :meth:`to_dict` gave.
+
+        Args:
+            content: as read from JSON.
+            source: what errors call its origin.
+
+        Raises:
+            MixreorgError: not the values of a tokenizer.
+        """
         if not (isinstance(content, dict) and content.get("format") == _FORMAT):
-            raise MixreorgError(f"{path} is not a tokenizer file; make one with `mixreorg data tokenizer`")
+            raise MixreorgError(f"{source} is not a tokenizer file; make one with `mixreorg data tokenizer`")
         try:
             return cls([_parse_merge(merge) for merge in content["merges"]], int(content["context_length"]))
         except (KeyError, TypeError, ValueError, AttributeError, MixreorgError) as error:
             raise MixreorgError(
-                f"{path} is a damaged tokenizer file ({error}); make it again with `mixreorg data tokenizer`"
+                f"{source} is a damaged tokenizer file ({error}); make it again with `mixreorg data tokenizer`"
             ) from error
 
     def save(self, path: Path) -> None:
@@ -131,8 +143,22 @@ class Tokenizer:
         Raises:
             MixreorgError: the file cannot be written.
         """
+        write_json(path, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_dict` makes the same tokenizer of."""
         merges = [" ".join(merge) for merge in self._merges]
-        write_json(path, {"format": _FORMAT, "context_length": self._context_length, "merges": merges})
+        return {"format": _FORMAT, "context_length": self._context_length, "merges": merges}
+
+    @property
+    def merges(self) -> tuple[Merge, ...]:
+        """Byte-pair merges in order of priority."""
+        return tuple(self._merges)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Spelling of every id but the two control tokens, which have none and come last."""
+        return tuple(self._tokens)
 
     @property
     def vocab_size(self) -> int:
