@@ -5,6 +5,7 @@ import pickle
 import re
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,22 +110,19 @@ def _parse_note(text: Any, path: Path) -> dict[str, Any] | None:
 
 
 class _Inert:
-    """Stands for an object of another package: takes whatever the file gives it and forgets it."""
+    """Stands for a class of another package: making one gives a plain mapping, whatever the file says of it.
 
-    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
-        return object.__new__(cls)
+    A plain one, because torch's reader fills and builds no others than those it knows.
+    """
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
 
 
 def _foreign_names(path: Path) -> list[str]:
     """Pickled names that may be passed over: classes of packages that surround weights, such as configurations.
 
-    They are not imported; an inert object takes their place. What the standard library or torch could do something
+    They are not imported; plain mappings take their place. What the standard library or torch could do something
     with is not among them, so the restricted reader refuses it.
     """
     try:
@@ -146,10 +144,12 @@ def _read_torch(path: Path) -> Any:
     except OSError as error:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # bytes that are no checkpoint make the reader fail in many ways
-        refused = re.search(r"GLOBAL:? ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if refused is None:
+        if not isinstance(error, pickle.UnpicklingError):
             raise MixreorgError(f"{path} is damaged or not a checkpoint; restore it") from error
-        raise MixreorgError(_explain_refusal(path, refused[1])) from None
+        refused = [*re.findall(r"GLOBAL:? ([\w.]+)", str(error)), *(name for _, name in foreign)]
+        if not refused:
+            raise MixreorgError(f"{path} is damaged or not a checkpoint; restore it") from error
+        raise MixreorgError(_explain_refusal(path, refused[0])) from None
 
 
 def _explain_refusal(path: Path, name: str) -> str:

@@ -125,7 +125,7 @@ def _write_original(weights: GroupViTWeights, tokenizer: Tokenizer, path: Path) 
     state = to_original(weights.state)
     if weights.multi_label_scale is not None:
         state[MULTI_LABEL_SCALE] = weights.multi_label_scale
-    own = None if tokenizer.merges == Tokenizer.clip().merges else tokenizer
+    own = None if tokenizer.is_clip else tokenizer
     try:
         torch.save({"model": _contiguous(state), **_metadata(weights, own)}, path)
     except RuntimeError as error:  # what torch makes of a full disk

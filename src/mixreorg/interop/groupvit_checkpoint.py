@@ -17,7 +17,7 @@ from mixreorg.interop.hub import locate
 from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, from_hf, from_original
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.models.folder import FORMAT, resolve_model_folder
-from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.text.tokenizer import CLIP_VOCAB_SIZE, Tokenizer
 
 Layout = Literal["native", "original", "transformers"]
 """Whose names and files a checkpoint has."""
@@ -61,10 +61,7 @@ class GroupViTWeights:
     @property
     def tokenizer_setting(self) -> str:
         """What ``data.tokenizer`` of a training run must be."""
-        if (
-            self.tokenizer is None
-            or self.tokenizer.to_dict() == Tokenizer.clip(self.tokenizer.context_length).to_dict()
-        ):
+        if self.tokenizer is None or self.tokenizer.is_clip:
             return "clip"
         native = self.file.parent / "tokenizer.json"
         return str(native) if self.layout == "native" else "the tokenizer.json that mixreorg convert --to native writes"
@@ -135,8 +132,8 @@ def _find_tokenizer(
     if layout == "transformers":
         folder = file.parent
         return read_hf_tokenizer(folder, config.text.vocab_size, config.text.context_length) if is_folder else None
-    is_clip = config.text.vocab_size == DualEncoderConfig().text.vocab_size
-    if is_folder or (layout == "original" and not is_clip and beside.is_file()):
+    is_published = config.text.vocab_size == CLIP_VOCAB_SIZE
+    if is_folder or (layout == "original" and not is_published and beside.is_file()):
         return Tokenizer.from_file(beside)
     return None
 

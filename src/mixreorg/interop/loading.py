@@ -74,4 +74,9 @@ def require_tokenizer(weights: GroupViTWeights) -> Tokenizer:
             f"has {tokenizer.vocab_size:,} and {tokenizer.context_length}. Put the tokenizer.json that it was trained "
             f"with into {weights.file.parent}"
         )
+    if tokenizer.end_id != text.end_id:
+        raise MixreorgError(
+            f"{weights.file} ends texts with the id {text.end_id}, and its tokenizer with the highest, "
+            f"{tokenizer.end_id}; correct eos_token_id in its config.json"
+        )
     return tokenizer

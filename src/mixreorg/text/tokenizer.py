@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CLIP_CONTEXT_LENGTH = 77
+CLIP_VOCAB_SIZE = 49_408
 
 _FORMAT = "mixreorg-tokenizer-1"
 _WORD_END = "</w>"
@@ -71,9 +72,7 @@ class Tokenizer:
     @classmethod
     def clip(cls, context_length: int = CLIP_CONTEXT_LENGTH) -> Self:
         """CLIP's tokenizer: 49,408 ids, the same as CLIP's for every caption."""
-        packed = resources.files("mixreorg.text").joinpath("clip_merges.txt.gz").read_bytes()
-        lines = gzip.decompress(packed).decode("utf-8").splitlines()
-        return cls([_parse_merge(line) for line in lines], context_length)
+        return cls(_clip_merges(), context_length)
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int = 2048, context_length: int = CLIP_CONTEXT_LENGTH) -> Self:
@@ -149,6 +148,12 @@ class Tokenizer:
         """Plain values that :meth:`from_dict` makes the same tokenizer of."""
         merges = [" ".join(merge) for merge in self._merges]
         return {"format": _FORMAT, "context_length": self._context_length, "merges": merges}
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the ids are CLIP's, for texts of whatever length."""
+        # The count decides nearly always, and costs nothing.
+        return self.vocab_size == CLIP_VOCAB_SIZE and self._merges == _clip_merges()
 
     @property
     def merges(self) -> tuple[Merge, ...]:
@@ -235,6 +240,11 @@ def clean_text(text: str) -> str:
         # Plain ASCII has nothing to repair, and it is most of every caption set.
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
+
+
+def _clip_merges() -> list[Merge]:
+    packed = resources.files("mixreorg.text").joinpath("clip_merges.txt.gz").read_bytes()
+    return [_parse_merge(line) for line in gzip.decompress(packed).decode("utf-8").splitlines()]
 
 
 def _backend(model: models.BPE) -> BackendTokenizer:
