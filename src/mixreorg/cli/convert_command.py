@@ -26,6 +26,7 @@ def convert(
         Layout,
         typer.Option(help="hf: a folder of transformers. native: a model folder. original: one .pth file."),
     ],
+    name: Annotated[str | None, typer.Option(help="For the model card: OWNER/NAME on the hub.")] = None,
     license_name: Annotated[
         str | None,
         typer.Option("--license", help="Licence for the model card, such as apache-2.0. Default: the source's."),
@@ -40,7 +41,7 @@ def convert(
     from mixreorg.interop.convert import convert_model
     from mixreorg.interop.model_card import CardFacts
 
-    given = (license_name, data, photo, classes)
-    facts = CardFacts(*given) if any(value is not None for value in given) else None
-    out = convert_model(source, destination, to.value, facts=facts, overwrite=overwrite)
+    facts = CardFacts(name=name, license=license_name, data=data, photo=photo, classes=classes)
+    given = None if facts == CardFacts() else facts
+    out = convert_model(source, destination, to.value, facts=given, overwrite=overwrite)
     typer.echo(f"{source} -> {out} ({to.value})")

@@ -68,7 +68,7 @@ def convert_model(
         _check_expressible(weights, to)
     if to == "original":
         if facts is not None:
-            raise MixreorgError("a .pth file has no model card; leave out licence, data, photo and classes")
+            raise MixreorgError("a .pth file has no model card; leave out name, licence, data, photo and classes")
         write_atomically(out, lambda path: _write_original(weights, tokenizer, path))
         return out
     with folder_in_one_step(out) as folder:
@@ -164,7 +164,7 @@ def _describe(weights: GroupViTWeights, facts: CardFacts, folder: Path, name: st
         overlay.save(folder / PICTURE, format="PNG")
     parameters = {key: tensor for key, tensor in weights.state.items() if not key.endswith(_BUFFERS)}
     model = CardModel(
-        name=name,
+        name=facts.name or name,
         config=weights.config,
         num_parameters=sum(tensor.numel() for tensor in parameters.values()),
         protocol=weights.protocol,

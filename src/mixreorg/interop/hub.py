@@ -25,7 +25,7 @@ def locate(source: str | Path) -> Path:
     """The file or folder that a model's name stands for; a name on the hub is fetched into the hub's cache.
 
     A name is taken to be one on the hub when it is an alias or has the form ``OWNER/NAME`` or ``OWNER/NAME@REVISION``,
-    and neither that path nor a folder ``OWNER`` exists. ``HF_HOME``, ``HF_HUB_OFFLINE`` and the token of
+    and neither that path nor a folder ``OWNER`` exists. A ``Path`` is always a path. ``HF_HOME``, ``HF_HUB_OFFLINE`` and the token of
     ``hf auth login`` act as in every program that uses the hub.
 
     Args:
@@ -40,7 +40,12 @@ def locate(source: str | Path) -> Path:
     path = Path(source).expanduser()
     name = ALIASES.get(str(source), str(source))
     match = _NAME.fullmatch(name)
-    if match is None or path.exists() or (str(source) not in ALIASES and path.parent.exists()):
+    if (
+        match is None
+        or isinstance(source, Path)
+        or path.exists()
+        or (str(source) not in ALIASES and path.parent.exists())
+    ):
         return path
     return _fetch(match["repo"], match["revision"], str(source))
 

@@ -20,6 +20,8 @@ _TAGS = ("groupvit", "mixreorg", "zero-shot-segmentation", "open-vocabulary")
 class CardFacts:
     """What a model card says that the weights do not show."""
 
+    name: str | None = None
+    """What the model is called, ``OWNER/NAME`` on the hub; by default its folder's name."""
     license: str | None = None
     """Licence of the weights as the hub writes it, such as ``apache-2.0``; by default the one that the card of the
     source names."""

@@ -164,6 +164,7 @@ def test_paths_are_not_asked_for_on_the_hub(
         assert not locate(name).exists() or name == "owner/name"
         with pytest.raises(MixreorgError, match="no model at"):
             load_model(name)
+    assert locate(Path("me/model")) == Path("me/model")
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
