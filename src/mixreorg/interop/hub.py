@@ -25,8 +25,8 @@ def locate(source: str | Path) -> Path:
     """The file or folder that a model's name stands for; a name on the hub is fetched into the hub's cache.
 
     A name is taken to be one on the hub when it is an alias or has the form ``OWNER/NAME`` or ``OWNER/NAME@REVISION``,
-    and neither that path nor a folder ``OWNER`` exists. A ``Path`` is always a path. ``HF_HOME``, ``HF_HUB_OFFLINE`` and the token of
-    ``hf auth login`` act as in every program that uses the hub.
+    and neither that path nor a folder ``OWNER`` exists. A ``Path`` is always a path. ``HF_HOME``, ``HF_HUB_OFFLINE``
+    and the token of ``hf auth login`` act as in every program that uses the hub.
 
     Args:
         source: a path, an alias (:data:`ALIASES`) or a name on the hub.
