@@ -73,11 +73,11 @@ def convert_model(
         return out
     with folder_in_one_step(out) as folder:
         if to == "native":
-            save_state(
-                _contiguous(weights.state), weights.config, tokenizer, folder, weights.protocol, _metadata(weights)
-            )
+            note = _metadata(weights, to)
+            save_state(_contiguous(weights.state), weights.config, tokenizer, folder, weights.protocol, note)
         else:
-            save_tensors(_contiguous(to_hf(weights.state)), folder / "model.safetensors", _metadata(weights))
+            state = {name: tensor for name, tensor in weights.state.items() if name != MULTI_LABEL_SCALE}
+            save_tensors(_contiguous(to_hf(state)), folder / "model.safetensors", _metadata(weights, to))
             write_hf_companions(weights.config, tokenizer, _dtype(weights.state), folder)
         _compare(weights, folder)
         _describe(weights, facts or CardFacts(), folder, out.name, is_hf=to == "hf")
@@ -112,10 +112,10 @@ def _check_expressible(weights: GroupViTWeights, to: Literal["hf", "original"]) 
         )
 
 
-def _metadata(weights: GroupViTWeights, tokenizer: Tokenizer | None = None) -> dict[str, str]:
+def _metadata(weights: GroupViTWeights, to: Target, tokenizer: Tokenizer | None = None) -> dict[str, str]:
     note: dict[str, Any] = {"model": weights.config.to_dict(), "protocol": weights.protocol}
-    if weights.multi_label_scale is not None:
-        note[MULTI_LABEL_SCALE] = float(weights.multi_label_scale).hex()
+    if to == "hf" and MULTI_LABEL_SCALE in weights.state:
+        note[MULTI_LABEL_SCALE] = float(weights.state[MULTI_LABEL_SCALE]).hex()
     if tokenizer is not None:
         note["tokenizer"] = tokenizer.to_dict()
     return {NOTE: json.dumps(note)}
@@ -123,11 +123,9 @@ def _metadata(weights: GroupViTWeights, tokenizer: Tokenizer | None = None) -> d
 
 def _write_original(weights: GroupViTWeights, tokenizer: Tokenizer, path: Path) -> None:
     state = to_original(weights.state)
-    if weights.multi_label_scale is not None:
-        state[MULTI_LABEL_SCALE] = weights.multi_label_scale
     own = None if tokenizer.is_clip else tokenizer
     try:
-        torch.save({"model": _contiguous(state), **_metadata(weights, own)}, path)
+        torch.save({"model": _contiguous(state), **_metadata(weights, "original", own)}, path)
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(str(error).splitlines()[0]) from error
     _compare(weights, path)

@@ -55,8 +55,6 @@ class GroupViTWeights:
     """Found with the weights; None where there is none."""
     protocol: dict[str, Any] | None
     """Values of the evaluation protocol, where this package wrote the weights."""
-    multi_label_scale: Tensor | None
-    """Second logit scale of the multi-label loss, a scalar."""
 
     @property
     def tokenizer_setting(self) -> str:
@@ -86,7 +84,7 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
     contents = read_weight_file(file)
     layout = _layout(contents.state, file)
     description = _description(file.parent, layout)
-    state = _to_native(contents.state, layout, file)
+    state = {**_to_native(contents.state, layout, file), **_noted_scale(contents, file)}
     config = _config(state, layout, description, contents.note, file, unseen or DualEncoderConfig())
     note = contents.note or {}
     described = description if layout == "native" and description is not None else note
@@ -98,7 +96,6 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         described=description is not None or "model" in note,
         tokenizer=_find_tokenizer(file, layout, description is not None, note, config),
         protocol=described.get("protocol"),
-        multi_label_scale=_multi_label_scale(contents, file),
     )
 
 
@@ -138,13 +135,14 @@ def _find_tokenizer(
     return None
 
 
-def _multi_label_scale(contents: WeightFile, file: Path) -> Tensor | None:
+def _noted_scale(contents: WeightFile, file: Path) -> dict[str, Tensor]:
+    """The logit scale of the multi-label loss, which ``transformers`` has no tensor for."""
     noted = (contents.note or {}).get(MULTI_LABEL_SCALE)
     if noted is None:
-        return contents.state.get(MULTI_LABEL_SCALE)
+        return {}
     try:
-        return torch.tensor(float.fromhex(noted))
-    except (TypeError, ValueError) as error:
+        return {MULTI_LABEL_SCALE: torch.tensor([float.fromhex(noted)], dtype=contents.state["logit_scale"].dtype)}
+    except (KeyError, TypeError, ValueError) as error:
         raise MixreorgError(f"{file} is damaged: {MULTI_LABEL_SCALE} is {noted!r}; restore it") from error
 
 

@@ -62,7 +62,6 @@ def assert_same(first: Path, second: Path) -> None:
     assert a.tokenizer is not None
     assert b.tokenizer is not None
     assert a.tokenizer.to_dict() == b.tokenizer.to_dict()
-    assert a.multi_label_scale == b.multi_label_scale
     assert a.state.keys() == b.state.keys()
     for name, tensor in a.state.items():
         assert tensor.dtype == b.state[name].dtype
@@ -87,9 +86,8 @@ def test_the_second_logit_scale_and_the_types_of_tensors_survive(
     tmp_path: Path,
 ) -> None:
     state = original_state(tiny_model)
-    scale = state["multi_label_logit_scale"].fill_(2.345678)
+    state["multi_label_logit_scale"] = torch.tensor(2.345678)
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    half["multi_label_logit_scale"] = scale
     torch.save({"model": half}, tmp_path / "groupvit.pth")
     tokenizer.save(tmp_path / "tokenizer.json")
     convert_model(tmp_path / "groupvit.pth", tmp_path / "hf", "hf")
@@ -100,7 +98,11 @@ def test_the_second_logit_scale_and_the_types_of_tensors_survive(
     for name, tensor in half.items():
         assert (again[name].dtype, again[name].shape) == (tensor.dtype, tensor.shape)
         assert torch.equal(again[name], tensor), name
-    assert load_model(tmp_path / "native").logit_scale.dtype == torch.float32
+    for name in ("hf", "native", "again.pth"):
+        model = load_model(tmp_path / name)
+        assert model.multi_label_logit_scale is not None
+        assert model.multi_label_logit_scale.dtype == torch.float32
+        assert model.multi_label_logit_scale.item() == half["multi_label_logit_scale"].item()
 
 
 @pytest.mark.parametrize("name", ["groupvit_hf_small", "groupvit_official_small.pth"])
