@@ -10,6 +10,7 @@ from mixreorg.cli.ablate_command import ablate
 from mixreorg.cli.check_command import check
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
+from mixreorg.cli.export_command import export
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
@@ -19,7 +20,7 @@ from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.errors import MixreorgError
 
-_EXTRA_OF = dict.fromkeys(
+_EXTRA_OF = dict.fromkeys(("ml_dtypes", "onnx", "onnxruntime", "openvino"), "export") | dict.fromkeys(
     (
         "accelerate",
         "braceexpand",
@@ -45,6 +46,7 @@ data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
+app.command()(export)
 app.command()(train)
 app.command()(reproduce)
 app.command()(plan)

@@ -80,36 +80,19 @@ def decode_windows(
         ValueError: shapes or indices that do not fit each other.
     """
     _check(soft_assignment, grid, class_embeddings, class_index, shortlist)
-    scores = score_segments(
-        segment_embeddings,
-        image_embeddings,
-        class_embeddings,
-        class_index.to(class_embeddings.device),
-        int(class_index.max()) + 1,
-        logit_scale=logit_scale,
-        shortlist=shortlist,
-    )
+    class_EP, class_index = class_embeddings.float().T, class_index.to(class_embeddings.device)
+    # At a scale of up to 100, bfloat16 products would blur neighbouring classes into one.
+    with torch.autocast(class_EP.device.type, enabled=False):
+        logits_BSC = _class_logits(segment_embeddings.float() @ class_EP * logit_scale, class_index)
+        image_logits_BC = _class_logits(image_embeddings.float() @ class_EP * logit_scale, class_index)
+    scores = score_segments(logits_BSC, image_logits_BC, shortlist)
     if background_threshold is not None:
         scores = with_background(scores, background_threshold)
     return WindowScores(segment_map=map_segments(soft_assignment, grid, size), segment_scores=scores)
 
 
-def score_segments(
-    segment_embeddings: Tensor,
-    image_embeddings: Tensor,
-    class_embeddings: Tensor,
-    class_index: Tensor,
-    num_classes: int,
-    *,
-    logit_scale: float,
-    shortlist: int,
-) -> Tensor:
-    """Steps 2 and 3 of decoding, arguments as in :func:`decode_windows`: scores ``[B, S, C]``, no background."""
-    class_EP = class_embeddings.float().T
-    # At a scale of up to 100, bfloat16 products would blur neighbouring classes into one.
-    with torch.autocast(class_EP.device.type, enabled=False):
-        logits_BSC = _class_logits(segment_embeddings.float() @ class_EP * logit_scale, class_index, num_classes)
-        image_logits_BC = _class_logits(image_embeddings.float() @ class_EP * logit_scale, class_index, num_classes)
+def score_segments(logits_BSC: Tensor, image_logits_BC: Tensor, shortlist: int) -> Tensor:
+    """Step 3 of decoding: scores ``[B, S, C]``, without background, from the classes' logits."""
     kept_BC = _shortlisted(image_logits_BC, shortlist)
     kept_logits_BSC = logits_BSC.masked_fill(~kept_BC[:, None], -torch.inf)
     return kept_logits_BSC.softmax(dim=-1) * logits_BSC.softmax(dim=-1)
@@ -122,16 +105,24 @@ def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int
     return functional.interpolate(maps_BShw, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
 
 
-def _class_logits(phrase_logits: Tensor, class_index: Tensor, num_classes: int) -> Tensor:
+def _class_logits(phrase_logits: Tensor, class_index: Tensor) -> Tensor:
     """Largest logit of each class's phrases: ``[..., P]`` to ``[..., C]``."""
+    num_classes = int(class_index.max()) + 1
     logits = phrase_logits.new_full((*phrase_logits.shape[:-1], num_classes), -torch.inf)
     return logits.scatter_reduce(-1, class_index.expand_as(phrase_logits), phrase_logits, "amax")
 
 
 def _shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
     """Mask ``[B, C]`` of the best classes; a stable sort settles ties by list order on every device."""
-    best = image_logits_BC.argsort(dim=-1, descending=True, stable=True)[:, :shortlist]
-    return torch.zeros_like(image_logits_BC, dtype=torch.bool).scatter(-1, best, value=True)
+    if torch.onnx.is_in_onnx_export():
+        # ONNX has no stable sort, but its TopK settles ties by list order, which torch's does not.
+        best = image_logits_BC.topk(min(shortlist, image_logits_BC.shape[-1]), dim=-1).indices
+    else:
+        best = image_logits_BC.argsort(dim=-1, descending=True, stable=True)[:, :shortlist]
+    # A tensor of ones instead of a number, which the exporter to ONNX would not take.
+    return torch.zeros_like(image_logits_BC, dtype=torch.bool).scatter(
+        -1, best, torch.ones_like(best, dtype=torch.bool)
+    )
 
 
 def with_background(scores_BSC: Tensor, background_threshold: float) -> Tensor:
