@@ -26,7 +26,7 @@ from mixreorg.export.runtime import (
     check_window,
     cut_windows,
 )
-from mixreorg.files import write_atomically
+from mixreorg.files import write_bytes
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
@@ -91,7 +91,7 @@ def export_model(
         patch_size=patch,
         logit_scale=float(model.scale.detach()),
         protocol=segmenter.protocol,
-        classes=classes and tuple(BakedClass(name=item.name, phrases=item.phrases) for item in classes),
+        classes=None if classes is None else tuple(BakedClass(name=i.name, phrases=i.phrases) for i in classes),
     )
     batches = list(_calibration(photos, manifest, path)) if photos is not None else None
     side = min(segmenter.protocol.window, segmenter.protocol.short_side)
@@ -132,13 +132,8 @@ def _write(model: "ModelProto", path: Path, manifest: ExportManifest) -> list[Pa
     model.producer_name, model.producer_version = "mixreorg", manifest.version
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.to_json()
-    content = model.SerializeToString()
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+    write_bytes(path, model.SerializeToString())
     return [path]
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _check_size(size: tuple[int, int] | None, patch: int) -> None:

@@ -54,7 +54,7 @@ class ImageGraph(nn.Module):
         """``[B, 3, H, W]`` uint8 to assignment ``[B, S, h, w]``, segment embeddings and image embedding."""
         encoding, segments, image = self.encode(pixels)
         assignment = encoding.patch_assignment
-        return assignment.unflatten(2, encoding.grid), segments, image
+        return assignment.reshape(*assignment.shape[:2], *encoding.grid), segments, image
 
 
 class BakedGraph(ImageGraph):
@@ -143,7 +143,7 @@ def _to_onnx(
         torch.onnx.export(
             module.eval(),
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # it takes an open file
             dynamo=False,
             opset_version=OPSET,
             input_names=[name],

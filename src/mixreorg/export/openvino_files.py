@@ -4,8 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from mixreorg.errors import MixreorgError
 from mixreorg.export.manifest import METADATA_KEY, ExportManifest
-from mixreorg.files import write_atomically
+from mixreorg.files import write_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -26,15 +27,15 @@ def write_openvino(model: "ModelProto", path: Path, manifest: ExportManifest) ->
 
     converted = openvino.Core().read_model(model.SerializeToString())
     converted.set_rt_info(manifest.to_json(), METADATA_KEY)
+    # OpenVINO writes both files itself, under one name, and not in one step: into a folder of its own first.
     with TemporaryDirectory() as folder:
-        # OpenVINO writes both files itself, under one name, and does not say when a disk is full: into a folder of
-        # its own first, where its result can be read back.
         made = Path(folder) / "graph.xml"
-        openvino.save_model(converted, made, compress_to_fp16=manifest.precision == "fp16")
-        weights, description = made.with_suffix(".bin").read_bytes(), made.read_bytes()
-    write_atomically(path.with_suffix(".bin"), lambda temporary: _write(temporary, weights))
-    write_atomically(path, lambda temporary: _write(temporary, description))
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+        try:
+            openvino.save_model(converted, made, compress_to_fp16=manifest.precision == "fp16")
+            # It does not always notice that a disk is full; files that are not whole cannot be read back.
+            openvino.Core().read_model(made)
+            weights, description = made.with_suffix(".bin").read_bytes(), made.read_bytes()
+        except (RuntimeError, OSError) as error:
+            raise MixreorgError(f"cannot write {path}: OpenVINO failed in {folder}; is that disk full?") from error
+    write_bytes(path.with_suffix(".bin"), weights)
+    write_bytes(path, description)

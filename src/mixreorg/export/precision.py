@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mixreorg.errors import MixreorgError
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -85,10 +87,10 @@ def quantise(
     # The library divides by ranges of zero before it looks for them.
     with TemporaryDirectory() as folder, np.errstate(invalid="ignore", divide="ignore"):
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
         # It recommends a preparation that its own documentation calls needless for graphs of this kind.
         logging.disable(logging.WARNING)
         try:
+            onnx.save(model, source)
             quantize_static(
                 source,
                 target,
@@ -103,6 +105,8 @@ def quantise(
                 # A tensor that is zero on every photo would get the scale 0.
                 extra_options={"MinimumRealRange": 1e-4},
             )
+        except OSError as error:
+            raise MixreorgError(f"cannot quantise: {error.strerror or error} in {folder}; make room there") from error
         finally:
             logging.disable(logging.NOTSET)
         return onnx.load(target)

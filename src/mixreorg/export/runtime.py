@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -196,7 +197,7 @@ class ExportedSegmenter:
 
     def _run_image(
         self, images: Sequence[Image.Image], plan: WindowPlan, outputs: Sequence[str]
-    ) -> list[npt.NDArray[np.float32]]:
+    ) -> list[npt.NDArray[Any]]:
         check_window(self.manifest, images[0], plan, self._path)
         crops = cut_windows(images, plan)
         parts = [
