@@ -18,6 +18,10 @@ SMALL = 1024
 """Tensors of fewer values stay in float32: biases, norms, scales."""
 
 
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+"""Operators that int8 computes in 8 bits, where one side is a weight."""
+
+
 def store_in_half(model: "ModelProto", *, bf16: bool) -> None:
     """Store large weights in 16 bits, in place; the graph casts them back when it is loaded and computes in float32.
 
@@ -78,7 +82,7 @@ def quantise(
     chosen = [
         node.name
         for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm", "Conv")
+        if node.op_type in PRODUCTS
         and node.input[1] in weights
         # Products of no layer are those with the classes.
         and not node.name.startswith("/MatMul")
@@ -102,8 +106,12 @@ def quantise(
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                # A tensor that is zero on every photo would get the scale 0.
-                extra_options={"MinimumRealRange": 1e-4},
+                extra_options={
+                    # A tensor that is zero on every photo would get the scale 0.
+                    "MinimumRealRange": 1e-4,
+                    # Sums stay in float32: what follows them (norms, residuals) is not computed in 8 bits anyway.
+                    "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
+                },
             )
         except OSError as error:
             raise MixreorgError(f"cannot quantise: {error.strerror or error} in {folder}; make room there") from error
