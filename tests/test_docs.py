@@ -1,4 +1,4 @@
-"""What the page about training names exists, its commands are understood, and its Slurm script does what it says."""
+"""Commands of all pages are understood; what the page about training names exists; its Slurm script works."""
 
 import dataclasses
 import os
@@ -27,9 +27,12 @@ PARTS = ("data", "engine", "objective", "evaluation", "initialise", "alarms")
 
 
 def commands() -> list[list[str]]:
-    """Arguments of every complete `mixreorg` command in the page's blocks."""
-    blocks = re.findall(r"^```console\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    words = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    """Arguments of every complete `mixreorg` command in the pages' blocks."""
+    pages = (path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    blocks = [
+        block for page in pages for block in re.findall(r"^```console\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    ]
+    words = [shlex.split(line) for block in blocks for line in block.splitlines() if not line.startswith("pip ")]
     return [line[line.index("mixreorg") + 1 :] for line in words]
 
 

@@ -26,7 +26,7 @@ from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.segment.segmenter import Segmenter
 
-SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30)]
+SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30), (1000, 4)]
 
 
 def sources(root: Path) -> Iterator[Path]:
