@@ -26,7 +26,7 @@ from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.segment.segmenter import Segmenter
 
-SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30), (1000, 4)]
+SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30)]
 
 
 def sources(root: Path) -> Iterator[Path]:
@@ -61,6 +61,15 @@ def test_embeddings_and_assignments_are_those_of_the_model(segmenter, exports, t
         (exported.class_embeddings(CLASSES), segmenter.class_embeddings(CLASSES)[0]),
     ):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+
+
+def test_windows_may_be_one_patch_high(segmenter, exports) -> None:
+    protocol = segmenter.protocol.updated(short_side=8)
+    expected = Segmenter(segmenter.model, protocol)(photo(40, 8), CLASSES)
+    for source in sources(exports):
+        assert (
+            ExportedSegmenter(source, protocol, threads=1)(photo(40, 8), CLASSES).label_map == expected.label_map
+        ).all()
 
 
 def test_templates_are_averaged_before_normalisation(segmenter, exports) -> None:
@@ -216,6 +225,20 @@ def test_files_of_another_version(exports, tmp_path) -> None:
     del graph.metadata_props[:]
     onnx.save(graph, path)
     with pytest.raises(MixreorgError, match="no manifest"):
+        ExportedSegmenter(path)
+
+
+def test_openvino_files_of_another_version(exports, tmp_path) -> None:
+    path = copy(exports, tmp_path / "copy") / "baked.xml"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace("mixreorg-export-1", "mixreorg-export-0"), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-1'"):
+        ExportedSegmenter(path)
+    path.write_text(re.sub(f"<{METADATA_KEY} value=[^>]*>", "", whole), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="no manifest"):
+        ExportedSegmenter(path)
+    path.write_text(re.sub(r'version="opset\d+"', 'version="opset999"', whole), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="another version"):
         ExportedSegmenter(path)
 
 
