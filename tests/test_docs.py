@@ -1,4 +1,4 @@
-"""The pages about training and weights: what they name exists, commands are understood, the Slurm script works."""
+"""Commands of all pages are understood; what the page about training names exists; its Slurm script works."""
 
 import dataclasses
 import os
@@ -30,7 +30,10 @@ PARTS = ("data", "engine", "objective", "evaluation", "initialise", "alarms")
 
 def commands() -> list[list[str]]:
     """Arguments of every complete `mixreorg` command in the pages' blocks."""
-    blocks = re.findall(r"^```console\n(.*?)^```", PAGE + WEIGHTS, flags=re.DOTALL | re.MULTILINE)
+    pages = (path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    blocks = [
+        block for page in pages for block in re.findall(r"^```console\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    ]
     words = [shlex.split(line) for block in blocks for line in block.splitlines()]
     return [line[line.index("mixreorg") + 1 :] for line in words if "mixreorg" in line]
 

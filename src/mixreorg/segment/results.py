@@ -1,5 +1,6 @@
 """What a segmentation is: labels, names, scores; and how it is written to files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,30 @@ from mixreorg.palette import Color, class_colors, hex_color
 from mixreorg.segment import exchange
 from mixreorg.segment.drawing import LegendEntry, add_legend, draw_overlay
 from mixreorg.segment.protocol import Protocol
+from mixreorg.text.class_list import ClassName
 
 if TYPE_CHECKING:
     import supervision
 
 BACKGROUND = "background"
 """Name of the class that a background threshold adds in front of the given ones."""
+
+
+def result_names(classes: Sequence[ClassName], protocol: Protocol) -> tuple[str, ...]:
+    """Names of a segmentation's classes: background first where the protocol has a threshold.
+
+    Raises:
+        MixreorgError: a class called background beside the one that the threshold adds.
+    """
+    names = tuple(item.name for item in classes)
+    if protocol.background_threshold is None:
+        return names
+    if BACKGROUND in (name.casefold() for name in names):
+        raise MixreorgError(
+            f"the class list names {BACKGROUND!r}, which the background threshold adds by itself; leave it out, "
+            "or segment without a threshold"
+        )
+    return (BACKGROUND, *names)
 
 
 @dataclass(frozen=True, eq=False)
