@@ -54,6 +54,14 @@ def store_in_half(model: "ModelProto", *, bf16: bool) -> None:
     model.graph.node.extend(nodes)
 
 
+_QUANTISATION = {
+    # A tensor that is zero on every photo would get the scale 0.
+    "MinimumRealRange": 1e-4,
+    # Sums stay in float32: what follows them (norms, residuals) is not computed in 8 bits anyway.
+    "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
+}
+
+
 def quantise(
     model: "ModelProto", name: str, batches: Iterator[npt.NDArray[np.uint8]], keep: tuple[str, ...]
 ) -> "ModelProto":
@@ -66,12 +74,7 @@ def quantise(
         keep: parts of names of products that stay in float32.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library is not typed
         def get_next(self) -> dict[str, Any] | None:
@@ -106,12 +109,7 @@ def quantise(
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                extra_options={
-                    # A tensor that is zero on every photo would get the scale 0.
-                    "MinimumRealRange": 1e-4,
-                    # Sums stay in float32: what follows them (norms, residuals) is not computed in 8 bits anyway.
-                    "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
-                },
+                extra_options=_QUANTISATION,
             )
         except OSError as error:
             raise MixreorgError(f"cannot quantise: {error.strerror or error} in {folder}; make room there") from error
