@@ -34,7 +34,7 @@ def commands() -> list[list[str]]:
     blocks = [
         block for page in pages for block in re.findall(r"^```console\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     ]
-    words = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    words = [shlex.split(line) for block in blocks for line in block.splitlines() if not line.startswith("pip ")]
     return [line[line.index("mixreorg") + 1 :] for line in words if "mixreorg" in line]
 
 
