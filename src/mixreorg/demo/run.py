@@ -21,7 +21,8 @@ from mixreorg.demo.curves import draw_curves, read_log
 from mixreorg.demo.page import Command, DemoReport, Scores, write_page
 from mixreorg.demo.pictures import mixing_groups, segmentation_rows, spread_stems
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, SplitResult, chance_miou, evaluate_split
+from mixreorg.eval.evaluate import chance_miou, evaluate_split
+from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
 from mixreorg.files import read_json, write_json
 from mixreorg.models.dual_encoder import DualEncoder, trim

@@ -64,7 +64,6 @@ class Segmenter:
             protocol=self.protocol,
         )
 
-    @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> ImageOutput:
         """Encode every window of several RGB photos of one size.
 
@@ -74,19 +73,39 @@ class Segmenter:
         Returns:
             The windows of ``plan_windows(protocol, width, height)``, photo after photo.
         """
-        plan = plan_windows(self.protocol, images[0].width, images[0].height)
+        return ImageOutput.concatenate(self.encode_each(images))
+
+    @torch.inference_mode()
+    def encode_each(self, images: Sequence[Image.Image]) -> list[ImageOutput]:
+        """Encode several RGB photos of any sizes; windows of one size share batches, whatever photo they are of.
+
+        Returns:
+            For each photo the windows of ``plan_windows(protocol, width, height)``.
+        """
+        crops = [self._crop(image) for image in images]
+        outputs: dict[int, ImageOutput] = {}
+        for size in dict.fromkeys(windows.shape[2:] for windows in crops):
+            members = [index for index, windows in enumerate(crops) if windows.shape[2:] == size]
+            batches = torch.split(torch.cat([crops[index] for index in members]), self.window_batch)
+            encoded = ImageOutput.concatenate([self.model.encode_image(batch) for batch in batches])
+            start = 0
+            for index in members:
+                stop = start + len(crops[index])
+                outputs[index] = encoded.part(start, stop)
+                start = stop
+        return [outputs[index] for index in range(len(images))]
+
+    def _crop(self, image: Image.Image) -> Tensor:
+        """All windows of a photo ``[n, 3, h, w]``."""
+        plan = plan_windows(self.protocol, image.width, image.height)
         patch, box = self.model.config.image.patch_size, plan.boxes[0]
         if min(box.bottom - box.top, box.right - box.left) < patch:
             raise MixreorgError(
-                f"a photo of {images[0].width} x {images[0].height} pixels becomes {plan.width} x {plan.height}, "
+                f"a photo of {image.width} x {image.height} pixels becomes {plan.width} x {plan.height}, "
                 f"thinner than one patch of {patch}; crop it, or raise short_side"
             )
-        pixels = torch.stack([self.prepare(image, plan) for image in images])
-        windows = [pixels[:, :, box.top : box.bottom, box.left : box.right] for box in plan.boxes]
-        crops = torch.stack(windows, dim=1).flatten(0, 1)
-        return ImageOutput.concatenate(
-            [self.model.encode_image(batch) for batch in torch.split(crops, self.window_batch)]
-        )
+        pixels = self.prepare(image, plan)
+        return torch.stack([pixels[:, box.top : box.bottom, box.left : box.right] for box in plan.boxes])
 
     @torch.inference_mode()
     def decode(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:

@@ -36,6 +36,8 @@ class MergedScores:
     label_map: Tensor
     """``[H, W]`` uint8, int16 or int32, the smallest that holds every class index: the best class (background
     first, where there is one)."""
+    best_scores: Tensor
+    """``[H, W]`` float32: the score of that class."""
     class_scores: Tensor
     """``[C]`` or ``[1 + C]`` float32: the best score any pixel gives each class."""
 
@@ -95,16 +97,36 @@ def merge_windows(windows: WindowScores, plan: WindowPlan, height: int, width: i
         return _label_segments(windows)
     scores_BSC = windows.segment_scores
     device = scores_BSC.device
-    coverage_hw = torch.zeros(plan.height, plan.width, device=device)
-    for box in plan.boxes:
-        coverage_hw[box.top : box.bottom, box.left : box.right] += 1
+    coverage_hw = _coverage(plan, device)
     best_HW = torch.full((height, width), -torch.inf, device=device)
     label_map = torch.zeros((height, width), dtype=_label_dtype(scores_BSC.shape[-1]), device=device)
     class_scores = torch.zeros(scores_BSC.shape[-1], device=device)
     for index in _scoring_classes(scores_BSC):
         averaged_hw = _sum_windows(windows, plan, index) / coverage_hw
         class_scores[index] = _raise_best(best_HW, label_map, averaged_hw, index)
-    return MergedScores(label_map=label_map, class_scores=class_scores)
+    return MergedScores(label_map=label_map, best_scores=best_HW, class_scores=class_scores)
+
+
+@torch.no_grad()
+def merge_class(windows: WindowScores, plan: WindowPlan, height: int, width: int, index: int) -> Tensor:
+    """Merge one class: its scores ``[H, W]`` over the photo, by the steps of :func:`merge_windows`."""
+    _check(windows, plan)
+    averaged_hw = _sum_windows(windows, plan, index) / _coverage(plan, windows.segment_scores.device)
+    return _resize(averaged_hw, (height, width))
+
+
+def _coverage(plan: WindowPlan, device: torch.device) -> Tensor:
+    """How many windows hold each pixel ``[h, w]``."""
+    coverage_hw = torch.zeros(plan.height, plan.width, device=device)
+    for box in plan.boxes:
+        coverage_hw[box.top : box.bottom, box.left : box.right] += 1
+    return coverage_hw
+
+
+def _resize(scores_hw: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(scores_hw.shape) == size:
+        return scores_hw
+    return functional.interpolate(scores_hw[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
 
 
 def _label_dtype(num_classes: int) -> torch.dtype:
@@ -115,8 +137,7 @@ def _label_dtype(num_classes: int) -> torch.dtype:
 
 def _raise_best(best_HW: Tensor, label_map: Tensor, averaged_hw: Tensor, index: int) -> Tensor:
     """Update the best score and its label in place with one class's scores; return the largest of these."""
-    size = (best_HW.shape[0], best_HW.shape[1])
-    resized_HW = functional.interpolate(averaged_hw[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    resized_HW = _resize(averaged_hw, (best_HW.shape[0], best_HW.shape[1]))
     # Strictly better, in class order: a tie goes to the first class, as in an arg max over all.
     label_map.masked_fill_(resized_HW > best_HW, index)
     torch.maximum(best_HW, resized_HW, out=best_HW)
@@ -130,7 +151,11 @@ def _label_segments(windows: WindowScores) -> MergedScores:
     # As above, a tie goes to the first class.
     best_S1 = scores_SC.amax(dim=-1, keepdim=True)
     labels_S = (scores_SC == best_S1).int().argmax(dim=-1).to(_label_dtype(scores_SC.shape[-1]))
-    return MergedScores(label_map=labels_S[segments_HW], class_scores=scores_SC[used_S].amax(dim=0))
+    return MergedScores(
+        label_map=labels_S[segments_HW],
+        best_scores=best_S1[:, 0][segments_HW],
+        class_scores=scores_SC[used_S].amax(dim=0),
+    )
 
 
 def _spans(side: int, window: int, stride: int) -> list[tuple[int, int]]:

@@ -14,7 +14,8 @@ from mixreorg.data.problems import Problem, Problems
 from mixreorg.data.transforms import augment
 from mixreorg.distributed import on_first_process, rank, world_size
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.evaluate import BACKGROUND_THRESHOLDS, SplitResult, evaluate_split
+from mixreorg.eval.evaluate import evaluate_split
+from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
 from mixreorg.files import write_json
 from mixreorg.interop.initialise import initialise

@@ -6,7 +6,8 @@ from PIL import Image
 
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import Confusion
-from mixreorg.eval.evaluate import SplitResult, chance_miou, evaluate_split
+from mixreorg.eval.evaluate import chance_miou, evaluate_split
+from mixreorg.eval.result import SplitResult
 from mixreorg.eval.split import VOID
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.models.dual_encoder import DualEncoder

@@ -1,0 +1,52 @@
+"""One decoded photo at many background thresholds: what does not depend on the threshold is computed once."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mixreorg.segment.class_maps import WindowScores, with_background
+from mixreorg.segment.sliding_window import WindowPlan, merge_class, merge_windows
+
+
+def sweep_background(
+    windows: WindowScores, plan: WindowPlan, height: int, width: int, thresholds: Sequence[float]
+) -> tuple[Tensor, Iterator[tuple[tuple[float, ...], Tensor]]]:
+    """Label a photo without background, and at each of several background thresholds.
+
+    Gives the labels of :func:`merge_windows` on ``with_background(scores, threshold)``, ties included. The
+    threshold decides only where the background scores, so the classes are merged once for all thresholds, and
+    thresholds that make the same segments background share one map.
+
+    Args:
+        windows: scores ``[B, S, C]`` of ``plan.boxes`` without background.
+        plan: the windows and the resized size.
+        height: of the photo, in pixels.
+        width: of the photo, in pixels.
+        thresholds: background thresholds.
+
+    Returns:
+        The labels ``[H, W]`` without background, 0 to C - 1; and pairs of thresholds and their common labels
+        ``[H, W]``, 0 for background and ``1 + c`` for class c.
+    """
+    merged = merge_windows(windows, plan, height, width)
+    return merged.label_map, _at_thresholds(windows, plan, merged.label_map, merged.best_scores, thresholds)
+
+
+def _at_thresholds(
+    windows: WindowScores, plan: WindowPlan, label_map: Tensor, best_HW: Tensor, thresholds: Sequence[float]
+) -> Iterator[tuple[tuple[float, ...], Tensor]]:
+    groups: dict[bytes, list[float]] = {}
+    backgrounds: dict[bytes, Tensor] = {}
+    for threshold in thresholds:
+        background_BS1 = with_background(windows.segment_scores, threshold)[..., :1]
+        key = background_BS1.cpu().numpy().tobytes()
+        groups.setdefault(key, []).append(threshold)
+        backgrounds[key] = background_BS1
+    # One class more than without background, which may need a wider type.
+    labels_HW = label_map.to(torch.int32) + 1
+    for key, group in groups.items():
+        decided = WindowScores(windows.segment_map, backgrounds[key])
+        background_HW = merge_class(decided, plan, best_HW.shape[0], best_HW.shape[1], 0)
+        # Strictly better: the background is the first class, and a tie goes to the first.
+        yield tuple(group), torch.where(best_HW > background_HW, labels_HW, 0)
