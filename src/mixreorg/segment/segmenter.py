@@ -11,6 +11,7 @@ from torch import Tensor
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
 from mixreorg.models.pixels import normalise, to_uint8
+from mixreorg.segment.background_sweep import background_below
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
@@ -57,8 +58,11 @@ class Segmenter:
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
         merged = merge_windows(self.decode(self.encode([image]), plan, classes), plan, image.height, image.width)
+        label_map = merged.label_map
+        if self.protocol.background_threshold is not None and self.protocol.background_phrases:
+            label_map = background_below(merged.label_map, merged.best_scores, self.protocol.background_threshold)
         return Segmentation(
-            label_map=merged.label_map.cpu().numpy(),
+            label_map=label_map.cpu().numpy(),
             class_names=names,
             scores=merged.class_scores.cpu().numpy(),
             protocol=self.protocol,
@@ -111,13 +115,30 @@ class Segmenter:
     def decode(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
         """Class scores of encoded windows ``[B, ...]``, with the protocol's background.
 
+        With background phrases, pixels below the threshold are not yet background: that is decided on the
+        merged photo.
+
         Args:
             output: windows from :meth:`encode`, all or a part of them.
             plan: the plan that they were cut by.
             classes: parsed class list.
         """
+        protocol = self.protocol
+        if protocol.background_threshold is not None and protocol.background_phrases:
+            return self.decode_with_rival(output, plan, classes)
+        return self._decode(output, plan, classes, protocol.background_threshold)
+
+    @torch.inference_mode()
+    def decode_with_rival(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+        """Class scores with the protocol's background phrases as a first class ``[B, S, 1 + C]``."""
+        rival = ClassName(BACKGROUND, self.protocol.background_phrases)
+        return self._decode(output, plan, [rival, *classes], None)
+
+    def _decode(
+        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], threshold: float | None
+    ) -> WindowScores:
         embeddings, owners = self.class_embeddings(classes)
-        box = plan.boxes[0]
+        box, protocol = plan.boxes[0], self.protocol
         return decode_windows(
             output.encoding.patch_assignment,
             output.encoding.grid,
@@ -126,9 +147,10 @@ class Segmenter:
             output.embedding,
             embeddings,
             owners,
-            logit_scale=float(self.model.scale),
-            shortlist=self.protocol.shortlist,
-            background_threshold=self.protocol.background_threshold,
+            logit_scale=protocol.logit_scale or float(self.model.scale),
+            shortlist=protocol.shortlist,
+            background_threshold=threshold,
+            decoding=protocol.decoding,
         )
 
     def prepare(self, image: Image.Image, plan: WindowPlan) -> Tensor:

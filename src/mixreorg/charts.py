@@ -1,0 +1,87 @@
+"""Axes that suit a page of any theme, and their figures as SVG for inlining or as PNG."""
+
+import io
+import re
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Replaced by currentColor in the finished SVG, which matplotlib cannot write: ink follows the page's theme."""
+
+
+def new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Empty axes without a frame.
+
+    Args:
+        width: of the figure in inches, of which a page makes its own width.
+        height: in inches.
+
+    Raises:
+        MixreorgError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MixreorgError("curves need the training extra: pip install 'mixreorg[train]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+    axes.tick_params(colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    return figure, axes
+
+
+def add_legend(axes: "Axes", columns: int = 3) -> None:
+    """A legend above the axes, where no line can run through it; none without labelled lines."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=columns,
+            frameon=False,
+            labelcolor=INK,
+            fontsize=9,
+            handlelength=1.2,
+            columnspacing=1.2,
+        )
+
+
+def to_svg(figure: "Figure", title: str) -> str:
+    """Write a figure as one ``svg`` element: text stays text, ink follows the page, width is the page's.
+
+    Args:
+        figure: drawn in :data:`INK`.
+        title: what it shows, for those who cannot see it.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    opening, rest = svg.split(">", 1)
+    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)
+    # Two figures on one page would repeat the names of their parts, which nothing refers to.
+    rest = re.sub(r'<g id="[^"]*"', "<g", rest)
+    return f'{opening} role="img" aria-label="{escape(title)}">{rest}'
+
+
+def save_png(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG on white, of the same bytes for the same figure."""
+    write_atomically(
+        path,
+        lambda temporary: figure.savefig(
+            temporary, dpi=150, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        ),
+    )
