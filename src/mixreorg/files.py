@@ -3,11 +3,14 @@
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mixreorg.errors import MixreorgError
+
+_UMASK_LOCK = threading.Lock()
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -64,8 +67,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    # The mask can only be read by setting it: of two threads at once, one would read the other's 0 and keep it.
+    with _UMASK_LOCK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

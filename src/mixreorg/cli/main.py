@@ -9,6 +9,7 @@ import mixreorg
 from mixreorg.cli.check_command import check
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.plan_command import plan
+from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
 from mixreorg.cli.scenes_command import scenes
 from mixreorg.cli.segment_command import segment
@@ -29,7 +30,7 @@ _EXTRA_OF = dict.fromkeys(
         "yaml",
     ),
     "train",
-)
+) | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
 
 app = typer.Typer(
     name="mixreorg",
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data = typer.Typer(help="Make and inspect training data.", no_args_is_help=True)
+data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
@@ -47,6 +48,7 @@ app.command()(reproduce)
 app.command()(plan)
 app.command()(demo)
 data.command()(check)
+data.command()(prepare)
 data.command()(scenes)
 data.command()(tokenizer)
 

@@ -1,0 +1,87 @@
+"""Any folder in the layout of VOC or ADE20K, with a class list."""
+
+from pathlib import Path
+
+from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit, check_files_exist
+from mixreorg.eval.benchmarks.label_table import LabelTable
+from mixreorg.eval.benchmarks.layout import Layout, MaskForm, find_place, list_stems
+from mixreorg.eval.split import VOID
+from mixreorg.text.class_list import ClassName, parse_class_list
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_FORM = "class indices"
+
+OWN_LAYOUTS = {
+    "voc_folder": Layout(
+        folders=(".",),
+        photos=tuple(f"JPEGImages/{{stem}}{suffix}" for suffix in _SUFFIXES),
+        lists=("ImageSets/Segmentation/{split}.txt",),
+        tree="a folder with JPEGImages, SegmentationClass and ImageSets/Segmentation/SPLIT.txt",
+        source="your own data",
+    ),
+    "ade_folder": Layout(
+        folders=(".",),
+        photos=tuple(f"images/{{split}}/{{stem}}{suffix}" for suffix in _SUFFIXES),
+        tree="a folder with images/SPLIT and annotations/SPLIT",
+        source="your own data",
+    ),
+}
+"""Layouts of own data by the name that commands take."""
+
+_MASKS = {"voc_folder": "SegmentationClass/{stem}.png", "ade_folder": "annotations/{split}/{stem}.png"}
+
+
+def open_own_folder(
+    kind: str, root: Path, split: str, *, classes: Path | None = None, max_images: int | None = None
+) -> BenchmarkSplit:
+    """Open own data.
+
+    Label 0 of the masks is background where the class list begins with "background", and is not evaluated
+    otherwise; i is the i-th class after it. The largest value of the masks' type, 255 or 65535, is void.
+
+    Args:
+        kind: ``voc_folder`` or ``ade_folder``.
+        root: the folder.
+        split: name of the split.
+        classes: one class per line in the syntax of class lists; ``classes.txt`` in the folder by default.
+        max_images: only the first so many photos.
+
+    Raises:
+        MixreorgError: missing folder, list, photo or mask, an empty split, an unusable class list.
+    """
+    layout = OWN_LAYOUTS[kind]
+    path = classes or root / "classes.txt"
+    names, has_background = read_own_classes(path)
+    place = find_place(_with_suffix(layout, root, split), root, split, f"data in the layout of {kind}")
+    stems, where = list_stems(layout, place, split)
+    shift = 0 if has_background else 1
+    dense = {0: 0 if has_background else VOID} | {label: label - shift for label in range(1, len(names) + 1)}
+    remedy = f"{path} has {len(names)} classes: use the class list that the masks were made with"
+    form = MaskForm(_FORM, (_MASKS[kind],), LabelTable(dense, remedy, void_is_largest=True))
+    name = f"{root.resolve().name}/{split}"
+    opened = BenchmarkSplit(name, names, has_background, stems[:max_images], place, form, _MASKS[kind])
+    check_files_exist(opened, where)
+    return opened
+
+
+def read_own_classes(path: Path) -> tuple[tuple[ClassName, ...], bool]:
+    """The classes of a list without background, and whether it begins with background.
+
+    Raises:
+        MixreorgError: missing, unreadable, or no class besides background.
+    """
+    listed = parse_class_list(path)
+    has_background = listed[0].name.casefold() == "background"
+    names = listed[1:] if has_background else listed
+    if not names:
+        raise MixreorgError(f"{path} names no class besides background; write one per line")
+    return names, has_background
+
+
+def _with_suffix(layout: Layout, root: Path, split: str) -> Layout:
+    """The layout with the pattern of the photos that are there: patterns differ in the file's suffix alone."""
+    for pattern in layout.photos:
+        if next(root.glob(pattern.format(split=split, stem="*")), None) is not None:
+            return Layout(layout.folders, (pattern,), layout.tree, layout.source, layout.lists)
+    return layout
