@@ -8,6 +8,7 @@ from rich.console import Console
 import mixreorg
 from mixreorg.cli.check_command import check
 from mixreorg.cli.demo_command import demo
+from mixreorg.cli.eval_command import evaluate
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
@@ -43,6 +44,7 @@ data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
+app.command("eval")(evaluate)
 app.command()(train)
 app.command()(reproduce)
 app.command()(plan)

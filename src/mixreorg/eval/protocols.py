@@ -15,6 +15,7 @@ from mixreorg.eval.benchmarks.registry import benchmark
 from mixreorg.eval.split import EvalSplit
 from mixreorg.files import read_json
 from mixreorg.segment.protocol import Protocol, groupvit_protocol, hash_values
+from mixreorg.text.class_list import ClassName
 from mixreorg.text.templates import TEMPLATES
 
 ThresholdRule = Literal["published", "fixed", "calibrated", "none"]
@@ -69,6 +70,10 @@ class ResolvedProtocol:
     """Split that the threshold is chosen on."""
     classes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Names and phrases."""
+
+    def class_names(self) -> tuple[ClassName, ...]:
+        """The classes with their phrases."""
+        return tuple(ClassName(name, phrases) for name, phrases in self.classes)
 
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of everything, except the value of a calibrated threshold.

@@ -174,6 +174,11 @@ class Segmenter:
         embeddings = torch.stack([self._phrase_embeddings[phrase] for phrase in phrases])
         return embeddings, torch.tensor(owners, device=embeddings.device)
 
+    def remember(self, phrases: Sequence[str], embeddings: Tensor) -> None:
+        """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before."""
+        known = embeddings.to(self.model.logit_scale.device)
+        self._phrase_embeddings.update(zip(phrases, known, strict=True))
+
     def _result_names(self, classes: Sequence[ClassName]) -> tuple[str, ...]:
         names = tuple(item.name for item in classes)
         if self.protocol.background_threshold is None:
