@@ -1,5 +1,6 @@
 """What the demonstration shows: mixed patches with their masks, and segmented scenes."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,9 @@ def mixing_groups(objective: MixReorgObjective, pairs: Sequence[Pair], seed: int
     """
     if not pairs:
         raise MixreorgError("the mixing gallery needs images with captions, and none were given")
-    objective.eval()
+    # Every image of a group is shown, also where training makes fewer mixed ones.
+    objective = copy.copy(objective.eval())
+    objective.config = objective.config.updated(mixed_per_group=None)
     model = objective.model
     device = model.logit_scale.device
     pixels = torch.stack([_training_pixels(pair.image, model) for pair in pairs])

@@ -216,9 +216,7 @@ def _protocol(options: EvalOptions, model: DualEncoder | None) -> EvaluationProt
 def _evaluator(make: MakeEvaluator, model: DualEncoder | None) -> SegmenterEvaluator | FunctionEvaluator:
     if model is None:
         return load_function(make.options.model, make.protocol, make.options.device)
-    return SegmenterEvaluator(
-        model, make.protocol, window_batch=make.options.window_batch, cache=make.options.cache
-    )
+    return SegmenterEvaluator(model, make.protocol, window_batch=make.options.window_batch, cache=make.options.cache)
 
 
 def _count(
@@ -262,9 +260,7 @@ def _running_miou(counted: Counted) -> float:
     return counted.result.foreground.miou() if details is None else details.photos.confusion().miou()
 
 
-def _write(
-    task: _Task, counted: Counted, evaluator: Evaluator, model: dict[str, Any]
-) -> dict[str, Any]:
+def _write(task: _Task, counted: Counted, evaluator: Evaluator, model: dict[str, Any]) -> dict[str, Any]:
     facts = build_facts(counted, task.split, task.protocol, task.name, model)
     details = counted.result.details
     assert details is not None

@@ -125,12 +125,12 @@ class ImageEncoding:
         with torch.autocast(first.soft.device.type, enabled=False):
             return second.soft @ first.soft
 
-    def split(self, size: int) -> list["ImageEncoding"]:
-        """Undo a concatenation of batches: encodings of ``size`` images each."""
-        first, second = (torch.split(assignment.soft, size) for assignment in self.assignments)
+    def split(self, sizes: list[int]) -> list["ImageEncoding"]:
+        """Undo a concatenation of batches: encodings of so many images each."""
+        first, second = (torch.split(assignment.soft, sizes) for assignment in self.assignments)
         return [
             ImageEncoding(tokens, (Assignment(to_first), Assignment(to_final)), self.grid)
-            for tokens, to_first, to_final in zip(torch.split(self.segment_tokens, size), first, second, strict=True)
+            for tokens, to_first, to_final in zip(torch.split(self.segment_tokens, sizes), first, second, strict=True)
         ]
 
 

@@ -44,6 +44,7 @@ def mixed_loss(
     similarity: Tensor,
     targets: Tensor,
     form: MixedLossForm,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Loss of the mixed masks, in the forms that the paper leaves open.
 
@@ -57,31 +58,43 @@ def mixed_loss(
             ``sum_s A[s, n] softmax_t(similarity[s, t])``;
             ``binary_cross_entropy``: every (patch, candidate) pair of the mixed logits on its own;
             ``dice``: overlap of each candidate's mixed-probability mask with its true mask.
+        weights: ``[M, N]`` of the patches in the mean, of mean 1; None: all alike. Dice knows none.
 
     Returns:
         Scalar mean over patches (dice: over the masks that exist).
     """
     with torch.autocast(assignment.device.type, enabled=False):
         assignment, similarity = assignment.float(), similarity.float()
+        weights = torch.ones_like(assignment[:, 0]) if weights is None else weights.float()
         if form == "mixed_probability":
-            return -_target_log_probability(assignment, similarity.log_softmax(dim=-1), targets).mean()
+            own = target_log_probability(assignment, similarity.log_softmax(dim=-1), targets)
+            return -(weights * own).mean()
         if form == "dice":
             return _dice(assignment, similarity.softmax(dim=-1), targets)
         # [M, N, S] @ [M, S, T] -> [M, N, T]
         logits = assignment.transpose(1, 2) @ similarity
         if form == "cross_entropy":
-            return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            return (weights.flatten() * losses).mean()
         truth = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
-        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        losses = F.binary_cross_entropy_with_logits(logits, truth, weights[:, :, None], reduction="none")
         # Candidates that a smaller last group lacks are masked out of the similarities and must not dilute the mean.
         exists = (similarity[:, :1] > MISSING / 2).expand_as(losses)
         return losses[exists].mean()
 
 
-def _target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:
-    """``[M, N]``: log of each patch's mixed probability of its own text, without the ``[M, N, T]`` tensor.
+def target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:
+    """Log of each patch's mixed probability of its own text, without the ``[M, N, T]`` tensor of all texts.
 
     In log space, so that the most wrong patches, whose probability underflows, still have a gradient.
+
+    Args:
+        assignment: ``[M, S, N]`` float32, as in :func:`mixed_loss`.
+        log_probability: ``[M, S, T]`` float32 of each segment's texts.
+        targets: ``[M, N]`` int64.
+
+    Returns:
+        ``[M, N]``.
     """
     # [M, S, T] -> [M, S, N]: every segment's log probability of patch n's text
     wanted = log_probability.gather(2, targets[:, None, :].expand(-1, log_probability.shape[1], -1))

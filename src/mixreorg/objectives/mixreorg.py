@@ -9,20 +9,28 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mixreorg.config import StrictConfig
 from mixreorg.distributed import gather_together, local_rows
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
+from mixreorg.models.layers import block_index
 from mixreorg.objectives.groupvit import TextSide, diagnose, image_text_loss, project_texts
-from mixreorg.objectives.losses import MISSING, MixedLossForm, mixed_loss, mixed_mask_accuracy, scaled_similarity
+from mixreorg.objectives.losses import (
+    MISSING,
+    MixedLossForm,
+    mixed_loss,
+    mixed_mask_accuracy,
+    scaled_similarity,
+    target_log_probability,
+)
 from mixreorg.objectives.mixing import Combine, ProgressiveMixing
 from mixreorg.objectives.objective import Features, Objective, segments_in_use
 from mixreorg.objectives.source_index import SourceIndex, draw_source_index, group_candidates
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
-from mixreorg.randomness import make_key
+from mixreorg.randomness import keyed_uniform, make_key
 
 
 class MixReorgConfig(StrictConfig):
@@ -33,6 +41,9 @@ class MixReorgConfig(StrictConfig):
     """Lc: blocks of stage 1 that see whole images before the patches are mixed."""
     group_size: int = Field(4, ge=1)
     """K: images mixed together. A batch that K does not divide ends with a smaller group."""
+    mixed_per_group: int | None = Field(None, ge=1)
+    """Mixed images that are made of each group. None: as many as it has images, so that every patch is used once,
+    which restoration needs. Fewer cost less time."""
     block: int = Field(2, ge=1)
     """Side of the mixing unit in patches."""
     combine: Combine = "sum"
@@ -50,6 +61,32 @@ class MixReorgConfig(StrictConfig):
     """Group tokens that mixed images start with: the learned ones, or the mean of their group's contextual ones."""
     restored_group_tokens: Literal["original", "mean"] = "original"
     """Group tokens that group restored images: the original branch's, or the mean of their group's mixed ones."""
+    share_mean: bool = False
+    """Whether tokens that carry context enter a mix with their image's mean replaced by their group's. A patch can
+    then not be told by the common mark that attention leaves on all patches of its image."""
+    detach_context: bool = False
+    """Whether tokens that carry context enter a mix as constants, so that the mixed loss cannot teach the original
+    branch to mark them."""
+    context_dropout: float = Field(0.0, ge=0, lt=1)
+    """Chance that progressive mixing leaves out a mixing unit, which then goes on without context."""
+    patch_weights: Literal["uniform", "relevance"] = "uniform"
+    """Weights of patches in the mixed loss: all alike, or by their probability of their own caption in the original
+    image, so that patches which no caption speaks of count less."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "MixReorgConfig":
+        if self.mixed_form == "dice" and self.patch_weights != "uniform":
+            raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform'")
+        if self.mixed_per_group is not None and self.mixed_per_group > self.group_size:
+            raise ValueError(f"mixed_per_group {self.mixed_per_group} exceeds group_size {self.group_size}")
+        if self.mixed_share < 1 and self.restored.weight > 0:
+            raise ValueError("restoration needs every patch: take mixed_per_group null, or restored.weight 0")
+        return self
+
+    @property
+    def mixed_share(self) -> float:
+        """Mixed images per image."""
+        return (self.mixed_per_group or self.group_size) / self.group_size
 
 
 @dataclass(frozen=True)
@@ -60,6 +97,8 @@ class MixedBranch:
     """Encoding of the M mixed images."""
     source: SourceIndex
     """Where every mixed patch came from: the mixed mask."""
+    rows: Tensor
+    """``[M]`` int64: which of the source index's mixed images were made."""
 
     @property
     def features(self) -> Features:
@@ -67,7 +106,7 @@ class MixedBranch:
         return {
             "mixed_segments": self.encoding.segment_tokens,
             "mixed_assignment": self.encoding.patch_assignment,
-            "mixed_place": self.source.group_targets,
+            "mixed_place": self.source.group_targets[self.rows],
         }
 
 
@@ -95,8 +134,9 @@ class MixReorgObjective(Objective):
     def features(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> Features:
         """Those of GroupViT, and while their losses count:
 
-        ``mixed_segments`` ``[B, S, D]``, ``mixed_assignment`` ``[B, S, N]``, ``mixed_place`` ``[B, N]`` (place of
-        each patch's source in its group), ``restored`` ``[B, D]``.
+        ``mixed_segments`` ``[M, S, D]``, ``mixed_assignment`` ``[M, S, N]``, ``mixed_place`` ``[M, N]`` (place of
+        each patch's source in its group), ``restored`` ``[B, D]``; for weights by relevance also
+        ``original_segments`` and ``original_assignment``.
         """
         mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
         text = self.model.text_encoder(token_ids)
@@ -107,6 +147,9 @@ class MixReorgObjective(Objective):
         features = {"text": text, "image": original.pooled, "segments_in_use": segments_in_use(original)}
         if mixed_weight > 0:
             features |= mixed.features
+            if self.config.patch_weights == "relevance":
+                features["original_segments"] = original.segment_tokens.detach()
+                features["original_assignment"] = original.patch_assignment.detach()
         if restored is not None:
             features["restored"] = restored.pooled
         return features
@@ -145,26 +188,28 @@ class MixReorgObjective(Objective):
         first = config.num_contextual_blocks
         context = encoder.advance(encoder.begin(images), 0, first, keys)
         source = draw_source_index(keys, context.grid, config.group_size, config.block)
+        rows = self._mixed_rows(len(images), keys.device)
         # Original images first, mixed ones behind them: one batched call per shared block from here on.
-        joined = self._start_mixed(context, source)
-        both_keys = torch.cat([keys, keys ^ make_key("mixed")])
+        joined = self._start_mixed(context, source, rows)
+        both_keys = torch.cat([keys, keys[rows] ^ make_key("mixed")])
         for index in range(first, encoder.num_stage_one_blocks):
             if index > first and config.combine != "none":
-                joined = self._strengthen(joined, source, index - first - 1)
+                joined = self._strengthen(joined, source, rows, index - first - 1, keys)
             joined = encoder.advance(joined, index, index + 1, both_keys)
         joined = encoder.with_group_tokens(joined)
         if with_restored:
             joined = self._add_restored(joined, source)
             both_keys = torch.cat([both_keys, keys ^ make_key("restored")])
-        encodings = encoder.group(joined, both_keys).split(len(images))
-        mixed = MixedBranch(encodings[1], source)
+        sizes = [len(images), len(rows)] + ([len(images)] if with_restored else [])
+        encodings = encoder.group(joined, both_keys).split(sizes)
+        mixed = MixedBranch(encodings[1], source, rows)
         return encodings[0], mixed, encodings[2] if with_restored else None
 
     def mixed_loss(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor]:
         """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars.
 
         Args:
-            features: ``mixed_segments``, ``mixed_assignment`` and ``mixed_place`` of :meth:`features`.
+            features: of :meth:`features`.
             text: captions of all processes.
         """
         assignment, place = features["mixed_assignment"], features["mixed_place"]
@@ -172,34 +217,74 @@ class MixReorgObjective(Objective):
         # [M, S, E] x [T, E] -> [M, S, T]
         segments = self.embed_segments(features["mixed_segments"])
         similarity = scaled_similarity(segments, embeddings, self.model.scale)
-        candidates = group_candidates(len(place), self.config.group_size, place.device)
+        batch = text.rows.stop - text.rows.start
+        rows = self._mixed_rows(batch, place.device)
+        candidates = group_candidates(batch, self.config.group_size, place.device)[rows]
         of_group = _group_similarity(similarity, candidates, text.rows.start)
         accuracy = mixed_mask_accuracy(assignment, of_group, place)
+        # Row of this process that each mixed patch came from.
+        source = candidates[:, :1] + place
+        weights = self.relevance(features, text, source) if self.config.patch_weights == "relevance" else None
         if self.config.candidates == "group":
-            return mixed_loss(assignment, of_group, place, self.config.mixed_form), accuracy
-        targets = candidates[:, :1] + place + text.rows.start
-        return mixed_loss(assignment, similarity, targets, self.config.mixed_form), accuracy
+            return mixed_loss(assignment, of_group, place, self.config.mixed_form, weights), accuracy
+        targets = source + text.rows.start
+        return mixed_loss(assignment, similarity, targets, self.config.mixed_form, weights), accuracy
+
+    @torch.no_grad()
+    def relevance(self, features: Features, text: TextSide, source: Tensor) -> Tensor:
+        """``[M, N]``: probability of its own caption that each mixed patch has in its original image, of mean 1."""
+        assignment = features["original_assignment"].float()
+        segments = self.embed_segments(features["original_segments"])
+        log_probability = scaled_similarity(segments, text.embeddings, self.model.scale).log_softmax(dim=-1)
+        rows = torch.arange(len(assignment), device=source.device) + text.rows.start
+        own = rows[:, None].expand(-1, source.shape[1])
+        relevance = target_log_probability(assignment, log_probability, own).exp()
+        relevance = relevance / relevance.mean(dim=1, keepdim=True).clamp(min=1e-6)
+        return relevance.gather(0, source)
 
     def embed_segments(self, segment_tokens: Tensor) -> Tensor:
         """L2-normalised embeddings ``[M, S, E]`` of mixed segments, projected as inference projects segments."""
         return F.normalize(self.model.image_projector(segment_tokens, "running"), dim=-1)
 
-    def _start_mixed(self, context: StageOneState, source: SourceIndex) -> StageOneState:
+    def _mixed_rows(self, batch: int, device: torch.device) -> Tensor:
+        """``[M]`` int64: the mixed images that are made, the first few of each group."""
+        index = torch.arange(batch, device=device)
+        return index[index % self.config.group_size < (self.config.mixed_per_group or self.config.group_size)]
+
+    def _start_mixed(self, context: StageOneState, source: SourceIndex, rows: Tensor) -> StageOneState:
         """Contextual mixing: append the mixed images to the originals."""
-        mixed = StageOneState(source.mix(context.patch_tokens), context.grid)
+        tokens = context.patch_tokens
+        if self.config.num_contextual_blocks > self.model.config.image.num_local_blocks:
+            tokens = self.context(tokens, source)
+        mixed = StageOneState(_select(source.mix(tokens), rows), context.grid)
         if context.group_tokens is not None:
             if self.config.mixed_group_tokens == "mean":
-                mean = _group_mean(context.group_tokens, source)
+                mean = _select(_group_mean(context.group_tokens, source), rows)
                 mixed = replace(mixed, tokens=torch.cat([mixed.tokens, mean], dim=1))
             else:
                 mixed = self.model.image_encoder.with_group_tokens(mixed)
         return replace(context, tokens=torch.cat([context.tokens, mixed.tokens]))
 
-    def _strengthen(self, joined: StageOneState, source: SourceIndex, index: int) -> StageOneState:
+    def _strengthen(
+        self, joined: StageOneState, source: SourceIndex, rows: Tensor, index: int, keys: Tensor
+    ) -> StageOneState:
         """Progressive mixing: give the mixed tokens the original features of the same depth."""
-        original, mixed = joined.patch_tokens.chunk(2)
-        mixed = self.progressive[index](mixed, source.mix(original))
-        return joined.with_patches(torch.cat([original, mixed]))
+        original, mixed = torch.split(joined.patch_tokens, [len(keys), len(rows)])
+        combined = self.progressive[index](mixed, _select(source.mix(self.context(original, source)), rows))
+        if self.config.context_dropout > 0:
+            unit = block_index(joined.grid, self.config.block, keys.device)
+            drawn = keyed_uniform(keys[rows], f"context_dropout.{index}", (int(unit[-1]) + 1,))
+            combined = torch.where((drawn < self.config.context_dropout)[:, unit, None], mixed, combined)
+        return joined.with_patches(torch.cat([original, combined]))
+
+    def context(self, tokens: Tensor, source: SourceIndex) -> Tensor:
+        """Original tokens ``[B, N, D]`` that carry context, as they are mixed: perhaps constant, without a mark."""
+        if self.config.detach_context:
+            tokens = tokens.detach()
+        if self.config.share_mean:
+            mean = tokens.mean(dim=1, keepdim=True)
+            tokens = tokens - mean + _group_mean(mean, source)
+        return tokens
 
     def _add_restored(self, joined: StageOneState, source: SourceIndex) -> StageOneState:
         """Mixing restoration: append the images put together again from mixed patches."""
@@ -211,11 +296,16 @@ class MixReorgObjective(Objective):
         return replace(joined, tokens=torch.cat([joined.tokens, torch.cat([restored, group_tokens], dim=1)]))
 
 
-def _group_mean(group_tokens: Tensor, source: SourceIndex) -> Tensor:
-    """Mean group tokens ``[B, G, D]`` of each mixing group, given to all of its images."""
-    group = torch.arange(len(group_tokens), device=group_tokens.device) // source.group_size
-    same = (group[:, None] == group[None, :]).to(group_tokens.dtype)
-    return torch.einsum("mb,bgd->mgd", same / same.sum(dim=1, keepdim=True), group_tokens)
+def _select(tokens: Tensor, rows: Tensor) -> Tensor:
+    """The tokens of some images; all of them without a copy."""
+    return tokens if len(rows) == len(tokens) else tokens.index_select(0, rows)
+
+
+def _group_mean(tokens: Tensor, source: SourceIndex) -> Tensor:
+    """Mean of tokens ``[B, G, D]`` over the images of each mixing group, given to all of its images."""
+    group = torch.arange(len(tokens), device=tokens.device) // source.group_size
+    same = (group[:, None] == group[None, :]).to(tokens.dtype)
+    return torch.einsum("mb,bgd->mgd", same / same.sum(dim=1, keepdim=True), tokens)
 
 
 def _group_similarity(similarity: Tensor, candidates: Tensor, first_row: int) -> Tensor:

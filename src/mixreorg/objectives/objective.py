@@ -9,7 +9,8 @@ from mixreorg.models.image_encoder import ImageEncoding
 from mixreorg.objectives.terms import LossTerms
 
 Features = dict[str, Tensor]
-"""Everything that a loss is made of, by name; one row per image, so that parts of a batch can be joined."""
+"""Everything that a loss is made of, by name; one row per image or mixed image, so that parts of a batch can be
+joined."""
 
 
 class Objective(nn.Module):

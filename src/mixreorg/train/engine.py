@@ -167,13 +167,13 @@ class Engine:
         with nullcontext() if self.is_sharded else self.accelerator.no_sync(self._wrapped):
             total, terms = self._run(lambda objective: _with_total(objective.loss(leaves, step)))
             self.accelerator.backward(total)
-            start = 0
+            starts = dict.fromkeys(leaves, 0)
             for chunk in chunks:
-                rows = slice(start, start + len(chunk.keys))
-                start = rows.stop
                 features = encode(chunk)
+                rows = {name: slice(starts[name], starts[name] + len(value)) for name, value in features.items()}
+                starts = {name: part.stop for name, part in rows.items()}
                 pairs = [
-                    (features[name], gradient[rows])
+                    (features[name], gradient[rows[name]])
                     for name, leaf in leaves.items()
                     if (gradient := leaf.grad) is not None and features[name].requires_grad
                 ]

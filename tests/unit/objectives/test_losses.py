@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mixreorg.objectives.losses import MISSING, contrastive_loss, mixed_loss, mixed_mask_accuracy
+from mixreorg.objectives.losses import MISSING, MixedLossForm, contrastive_loss, mixed_loss, mixed_mask_accuracy
 from mixreorg.objectives.terms import WeightSchedule
 
 
@@ -94,3 +94,17 @@ def test_weight_schedule() -> None:
     schedule = WeightSchedule(weight=2.0, start_step=10, ramp_steps=4)
     assert [schedule.at(step) for step in (0, 9, 10, 11, 13, 14, 500)] == [0, 0, 0.5, 1.0, 2.0, 2.0, 2.0]
     assert WeightSchedule(weight=0.5).at(0) == 0.5
+
+
+@pytest.mark.parametrize("form", ["cross_entropy", "mixed_probability", "binary_cross_entropy"])
+def test_weights_choose_which_patches_count(form: MixedLossForm) -> None:
+    torch.manual_seed(3)
+    assignment = torch.rand(2, 3, 4).softmax(dim=1)
+    similarity, targets = torch.randn(2, 3, 5), torch.randint(0, 5, (2, 4))
+    first_half = torch.tensor([2.0, 2.0, 0.0, 0.0]).expand(2, 4)
+    weighted = mixed_loss(assignment, similarity, targets, form, first_half)
+    torch.testing.assert_close(weighted, mixed_loss(assignment[:, :, :2], similarity, targets[:, :2], form))
+    torch.testing.assert_close(
+        mixed_loss(assignment, similarity, targets, form, torch.ones(2, 4)),
+        mixed_loss(assignment, similarity, targets, form),
+    )

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
+from mixreorg.objectives.losses import mixed_loss, scaled_similarity
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.source_index import draw_source_index
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
 
 OFF = WeightSchedule(weight=0.0)
@@ -192,3 +194,102 @@ def test_a_batch_can_be_encoded_in_chunks_of_whole_groups(tiny_model: DualEncode
     # A copy: every loss moves the running statistics that the next one's mixed segments are projected with.
     expected = copy.deepcopy(objective).loss(whole, 0).total
     torch.testing.assert_close(objective.loss(joined, 0).total, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_shared_mean_takes_an_images_mark_away_and_leaves_the_rest(tiny_model: DualEncoder) -> None:
+    objective = MixReorgObjective(tiny_model, MixReorgConfig(group_size=3, share_mean=True))
+    source = draw_source_index(torch.arange(6), (2, 2), 3, 1)
+    tokens = torch.randn(6, 4, 8)
+    mark = torch.randn(6, 1, 8)
+    shared, marked = objective.context(tokens, source), objective.context(tokens + mark, source)
+    torch.testing.assert_close(shared.mean(dim=1)[0], tokens[:3].mean(dim=(0, 1)))
+    torch.testing.assert_close(shared - shared[:, :1], tokens - tokens[:, :1])
+    # Of the marks only their group's mean is left, the same for all of the group.
+    torch.testing.assert_close(
+        marked - shared, mark.view(2, 3, 1, 8).mean(dim=1).repeat_interleave(3, 0).expand(6, 4, 8)
+    )
+
+
+@pytest.mark.parametrize("contextual", [0, 1])
+def test_constant_context_keeps_the_mixed_loss_out_of_what_made_it(tiny_model: DualEncoder, contextual: int) -> None:
+    changes = {"num_contextual_blocks": contextual, "combine": "sum"}
+    reached = mixed_gradients(tiny_model, **changes, detach_context=True)
+    # Without contextual blocks the mixed branch still runs through the embedding itself.
+    assert ("image_encoder.patch_embedding.proj.weight" in reached) is (contextual == 0)
+    assert any(name.startswith("image_encoder.stages.0.blocks.1") for name in reached)
+    attached = mixed_gradients(tiny_model, **changes)
+    assert any(not torch.equal(attached[name], reached[name]) for name in reached)
+
+
+def mixed_tokens(model: DualEncoder, **changes: Any) -> Tensor:
+    """Segments of the mixed images of one batch."""
+    images, _, keys = batch(model)
+    objective = MixReorgObjective(model, MixReorgConfig.model_validate(changes)).eval()
+    return objective.branches(images, keys, with_restored=False)[1].encoding.segment_tokens
+
+
+def test_dropped_context_is_no_progressive_mixing(tiny_model: DualEncoder) -> None:
+    without = mixed_tokens(tiny_model, combine="none")
+    mostly = mixed_tokens(tiny_model, combine="sum", context_dropout=1 - 1e-9)
+    some = mixed_tokens(tiny_model, combine="sum", context_dropout=0.5)
+    torch.testing.assert_close(mostly, without)
+    assert not torch.allclose(some, without)
+    assert not torch.allclose(some, mixed_tokens(tiny_model, combine="sum"))
+
+
+def test_patches_that_fit_their_caption_weigh_more(tiny_model: DualEncoder) -> None:
+    """One patch of image 0 is made to fit its caption perfectly: it weighs more, wherever it was mixed to."""
+    images, ids, keys = batch(tiny_model)
+    objective = MixReorgObjective(tiny_model, MixReorgConfig(group_size=3, patch_weights="relevance")).eval()
+    text = project_texts(tiny_model, tiny_model.text_encoder(ids), slice(0, 6))
+    features = objective.features(images, ids, keys, 0)
+    place = features["mixed_place"]
+    assignment = torch.zeros_like(features["original_assignment"])
+    assignment[:, 0] = 1.0
+    assignment[0, :, 0] = torch.eye(assignment.shape[1])[1]
+    segments = text.embeddings[:, None].repeat(1, assignment.shape[1], 1) * -1
+    segments[0, 1] = text.embeddings[0]
+    objective.embed_segments = lambda tokens: segments  # type: ignore[method-assign]
+    features["original_assignment"] = assignment
+    source = torch.arange(6)[:, None] // 3 * 3 + place
+    weights = objective.relevance(features, text, source)
+    assert weights.shape == place.shape
+    assert weights.max() == weights[source[:, 0] == 0, 0].item() > 1
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
+
+
+def test_weights_need_a_loss_over_patches() -> None:
+    with pytest.raises(ValueError, match="dice"):
+        MixReorgConfig(mixed_form="dice", patch_weights="relevance")
+
+
+def test_fewer_mixed_images_are_the_first_of_each_group(tiny_model: DualEncoder) -> None:
+    changes: dict[str, Any] = {"group_size": 3, "combine": "sum", "restored": OFF}
+    everything = mixed_tokens(tiny_model, **changes)
+    some = mixed_tokens(tiny_model, **changes, mixed_per_group=2)
+    torch.testing.assert_close(some, everything[[0, 1, 3, 4]], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [6, 8])
+def test_the_loss_of_fewer_mixed_images_is_the_mean_over_them(tiny_model: DualEncoder, size: int) -> None:
+    config = MixReorgConfig(group_size=3, restored=OFF)
+    images, ids, keys = batch(tiny_model, size)
+    text = project_texts(tiny_model, tiny_model.text_encoder(ids), slice(0, size))
+    whole = MixReorgObjective(tiny_model, config).eval()
+    fewer = MixReorgObjective(tiny_model, config.updated(mixed_per_group=1)).eval()
+    loss, accuracy = fewer.mixed_loss(fewer.features(images, ids, keys, 0), text)
+    features = whole.features(images, ids, keys, 0)
+    first = torch.arange(0, size, 3)
+    similarity = scaled_similarity(
+        whole.embed_segments(features["mixed_segments"])[first], text.embeddings, whole.model.scale
+    )
+    targets = first[:, None] + features["mixed_place"][first]
+    expected = mixed_loss(features["mixed_assignment"][first], similarity, targets, config.mixed_form)
+    torch.testing.assert_close(loss, expected)
+    assert 0 <= accuracy <= 1
+
+
+@pytest.mark.parametrize("changes", [{"mixed_per_group": 5}, {"mixed_per_group": 2, "restored": {"weight": 1.0}}])
+def test_mixed_images_that_cannot_be_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="mixed_per_group"):
+        MixReorgConfig.model_validate(changes)

@@ -74,10 +74,13 @@ OBJECTIVES = [
     MixReorgConfig.from_dict(
         {"group_size": 2, "combine": "none", "num_contextual_blocks": 0, "restored": {"weight": 0}}
     ),
+    MixReorgConfig.from_dict(
+        {"group_size": 2, "mixed_per_group": 1, "restored": {"weight": 0.0}, "patch_weights": "relevance"}
+    ),
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["groupvit", "complete", "gate", "reduced"])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["groupvit", "complete", "gate", "reduced", "fewer mixed"])
 @pytest.mark.parametrize("chunk", [2, 4, 6])
 def test_the_gradient_in_chunks_is_the_gradient_of_the_whole(
     config: TrainConfig, model: DualEncoder, objective: Any, chunk: int

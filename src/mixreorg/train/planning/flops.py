@@ -90,7 +90,10 @@ def encoder_costs(config: TrainConfig, numerics: Numerics, text_length: int | No
     objective = config.objective
     if isinstance(objective, MixReorgConfig) and (objective.mixed.weight or objective.restored.weight):
         grouping = sum(_grouping(image, numerics).values(), Cost())
-        costs["mixed branch"] = _mixing(image, objective, numerics) + grouping
+        mixed = _stage_one(image, objective.num_contextual_blocks, numerics) + _progressive(image, objective, numerics)
+        # All patches are mixed, also where few mixed images are made of them.
+        permutation = patch_permutation(image.grid[0] * image.grid[1])
+        costs["mixed branch"] = (mixed + grouping) * objective.mixed_share + permutation
         if objective.restored.weight:
             costs["restored branch"] = grouping + patch_permutation(image.grid[0] * image.grid[1])
     return costs
@@ -108,9 +111,10 @@ def loss_costs(config: TrainConfig, numerics: Numerics, share: int, global_batch
     }
     if isinstance(objective, MixReorgConfig):
         if objective.mixed.weight:
-            rows = share * model.image.num_segments[1]
+            mixed = round(share * objective.mixed_share)
+            rows = mixed * model.image.num_segments[1]
             costs["mixed loss"] = projector(rows, model.image.width, hidden, embed, numerics) + _mixed_loss(
-                config.model.image, objective, share, global_batch, embed
+                config.model.image, objective, mixed, global_batch, embed
             )
         if objective.restored.weight:
             costs["restored loss"] = images + contrast
@@ -142,10 +146,9 @@ def _grouping(image: ImageEncoderConfig, numerics: Numerics) -> dict[str, Cost]:
     }
 
 
-def _mixing(image: ImageEncoderConfig, objective: MixReorgConfig, numerics: Numerics) -> Cost:
-    """Stage 1 of a mixed image: contextual mixing, then progressive mixing before every further block but one."""
+def _progressive(image: ImageEncoderConfig, objective: MixReorgConfig, numerics: Numerics) -> Cost:
+    """Progressive mixing before every further block of stage 1 but one, for a mixed image."""
     first, patches = objective.num_contextual_blocks, image.grid[0] * image.grid[1]
-    cost = _stage_one(image, first, numerics) + patch_permutation(patches)
     combined = patches * image.width
     match objective.combine:
         case "gate":
@@ -159,7 +162,7 @@ def _mixing(image: ImageEncoderConfig, objective: MixReorgConfig, numerics: Nume
             step = norms + cross_attention(patches, patches, image.width, image.num_heads, numerics)
         case _:
             step = Cost()
-    return cost + step * max(image.depths[0] - first - 1, 0)
+    return step * max(image.depths[0] - first - 1, 0)
 
 
 def _contrastive(share: int, global_batch: int, embed: int, numerics: Numerics) -> Cost:

@@ -148,16 +148,17 @@ def _encoder_bytes(config: TrainConfig, numerics: Numerics, pairs: int, text_len
 def _largest_block(config: TrainConfig, numerics: Numerics, text_length: int | None) -> float:
     """Bytes per pair that the backward pass through one recomputed transformer block keeps."""
     image, text, objective = config.model.image, config.model.text, config.objective
-    branches = [1, 1]
+    branches = [1.0, 1.0]
     if isinstance(objective, MixReorgConfig) and (objective.mixed.weight or objective.restored.weight):
-        branches = [2, 3 if objective.restored.weight else 2]
-    tokens = [
+        both = 1 + objective.mixed_share
+        branches = [both, both + 1 if objective.restored.weight else both]
+    tokens: list[float] = [
         branches[0] * (image.grid[0] * image.grid[1] + image.num_group_tokens[0]),
         branches[1] * (image.num_segments[0] + image.num_group_tokens[1]),
     ]
     length = min(text_length or text.context_length, text.context_length)
     blocks = [
-        transformer_block(max(tokens), image.width, image.num_heads, image.mlp_ratio, numerics),
+        transformer_block(round(max(tokens)), image.width, image.num_heads, image.mlp_ratio, numerics),
         transformer_block(length, text.width, text.num_heads, text.mlp_ratio, numerics, activation=text.activation),
     ]
     return max(block.block_saved for block in blocks)
@@ -166,11 +167,11 @@ def _largest_block(config: TrainConfig, numerics: Numerics, text_length: int | N
 def _feature_bytes(config: TrainConfig) -> float:
     """Bytes per pair of what the loss is made of (``Objective.features``)."""
     image, objective = config.model.image, config.objective
-    numbers = config.model.text.width + image.width
+    numbers: float = config.model.text.width + image.width
     if isinstance(objective, MixReorgConfig):
         patches, segments = image.grid[0] * image.grid[1], image.num_segments[1]
         if objective.mixed.weight:
-            numbers += segments * (image.width + patches) + patches
+            numbers += objective.mixed_share * (segments * (image.width + patches) + patches)
         if objective.restored.weight:
             numbers += image.width
     return numbers * _FLOAT

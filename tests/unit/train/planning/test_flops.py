@@ -19,6 +19,7 @@ from mixreorg.train.setup import build_objective
 OBJECTIVES: dict[str, GroupViTConfig | MixReorgConfig] = {
     "groupvit": GroupViTConfig(),
     "reduced": MixReorgConfig(num_contextual_blocks=0, combine="none", restored=WeightSchedule(weight=0.0)),
+    "one mixed image": MixReorgConfig(restored=WeightSchedule(weight=0.0), mixed_per_group=1),
     "complete": MixReorgConfig(),
     "gate": MixReorgConfig(combine="gate"),
     "cross attention": MixReorgConfig(combine="cross_attention"),
