@@ -7,6 +7,7 @@ from rich.console import Console
 
 import mixreorg
 from mixreorg.cli.check_command import check
+from mixreorg.cli.compare_command import compare
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.eval_command import evaluate
 from mixreorg.cli.plan_command import plan
@@ -45,6 +46,7 @@ app.add_typer(data, name="data")
 
 app.command()(segment)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(train)
 app.command()(reproduce)
 app.command()(plan)
