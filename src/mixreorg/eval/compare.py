@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.array_files import read_arrays
 from mixreorg.eval.bootstrap import NUM_RESAMPLES, FloatArray, Interval, interval, miou_of, resample_miou
 from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
 from mixreorg.eval.report.facts import FORMAT
@@ -136,12 +137,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     facts = read_json(folder / "report.json")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise MixreorgError(f"{folder / 'report.json'} is not a report of mixreorg eval ({FORMAT})")
-    path = folder / "photos.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            counts = PhotoCounts.from_arrays(len(facts["label_names"]), dict(file))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise MixreorgError(f"{path} is missing or damaged ({error}); evaluate again") from error
+        counts = PhotoCounts.from_arrays(len(facts["label_names"]), read_arrays(folder / "photos.npz"))
+    except (MixreorgError, KeyError) as error:
+        raise MixreorgError(f"{error}; evaluate again") from error
     return Evaluation(folder, facts, tuple(counts.stems), counts.totals())
 
 

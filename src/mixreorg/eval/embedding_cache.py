@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import write_atomically
+from mixreorg.eval.array_files import read_arrays, write_arrays
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName, flatten_phrases
@@ -45,8 +46,7 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
         segmenter.remember(phrases, torch.from_numpy(known))
         return True
     embeddings, _ = segmenter.class_embeddings([ClassName(phrase) for phrase in phrases])
-    plain = embeddings.float().cpu().numpy()
-    write_atomically(path, lambda temporary: np.savez(temporary, phrases=np.array(phrases), embeddings=plain))
+    write_arrays(path, {"phrases": np.array(phrases), "embeddings": embeddings.float().cpu().numpy()})
     return False
 
 
@@ -74,11 +74,12 @@ def text_digest(model: DualEncoder, prompts: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(path: Path, phrases: tuple[str, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
+def _read(path: Path, phrases: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            embeddings = arrays["embeddings"]
-            fits = tuple(arrays["phrases"].tolist()) == phrases and len(embeddings) == len(phrases)
-            return embeddings if fits and np.isfinite(embeddings).all() else None
-    except (OSError, ValueError, KeyError, EOFError):
+        arrays = read_arrays(path)
+    except MixreorgError:
         return None
+    embeddings = arrays.get("embeddings")
+    if embeddings is None or tuple(arrays.get("phrases", np.array([])).tolist()) != phrases:
+        return None
+    return embeddings if len(embeddings) == len(phrases) and np.isfinite(embeddings).all() else None

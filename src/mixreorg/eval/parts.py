@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.array_files import Arrays, read_arrays, write_arrays
 from mixreorg.eval.evaluators import Evaluator, Measure
 from mixreorg.eval.photo_counts import PhotoCounts
 from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit
-from mixreorg.files import read_json, write_atomically, write_json
+from mixreorg.files import read_json, write_json
 
 PHOTOS_PER_PART = 16
 """The same whatever the number of processes, so that batches, and with them all counts, are the same."""
@@ -38,15 +39,17 @@ class PartsJob:
     """Called once per process; picklable where there are several."""
     num_threads: int = 0
     """Threads of each process; 0 leaves them as they are."""
+    photos_per_part: int = PHOTOS_PER_PART
+    """Photos of each part but the last."""
 
     @property
     def num_parts(self) -> int:
         """Number of parts."""
-        return -(-len(self.split.stems) // PHOTOS_PER_PART)
+        return -(-len(self.split.stems) // self.photos_per_part)
 
     def stems(self, index: int) -> tuple[str, ...]:
         """Photos of a part."""
-        return self.split.stems[index * PHOTOS_PER_PART : (index + 1) * PHOTOS_PER_PART]
+        return self.split.stems[index * self.photos_per_part : (index + 1) * self.photos_per_part]
 
     def path(self, index: int) -> Path:
         """File of a part."""
@@ -197,22 +200,21 @@ def _empty(job: PartsJob) -> SplitResult:
 def _count(job: PartsJob, evaluator: Evaluator, index: int, processes: int) -> None:
     start = time.perf_counter()
     result = evaluator.evaluate(job.split, job.stems(index), job.measure)
-    arrays: dict[str, Any] = result.details.photos.to_arrays() if result.details is not None else {}
+    arrays: Arrays = result.details.photos.to_arrays() if result.details is not None else {}
     arrays |= {
         "counts": result.counts(),
         "seconds": np.array((time.perf_counter() - start) / processes),
         "peak_bytes": np.array(peak_bytes()),
     }
-    write_atomically(job.path(index), lambda temporary: np.savez_compressed(temporary, **arrays))
+    write_arrays(job.path(index), arrays)
 
 
 def _add(counted: Counted, job: PartsJob, index: int) -> None:
     path = job.path(index)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
-        raise MixreorgError(f"{path} is damaged ({error}); delete it and go on by --resume") from error
+        arrays = read_arrays(path)
+    except MixreorgError as error:
+        raise MixreorgError(f"{error}; delete it and go on by --resume") from error
     part = _empty(job)
     part.set_counts(arrays["counts"])
     if part.details is not None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from mixreorg.data.progress import progress_bars
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.array_files import write_arrays
 from mixreorg.eval.benchmarks.opening import open_benchmark
 from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.benchmarks.prepare import Prepared, PrepareOptions, prepare
@@ -33,7 +33,7 @@ from mixreorg.eval.report.page import LabelledPhoto, write_html
 from mixreorg.eval.report.words import headline, number
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS
 from mixreorg.eval.split import EvalSplit
-from mixreorg.files import write_atomically, write_json, write_text
+from mixreorg.files import write_json, write_text
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.segmenter import default_protocol
 
@@ -264,8 +264,7 @@ def _write(task: _Task, counted: Counted, evaluator: Evaluator, model: dict[str,
     facts = build_facts(counted, task.split, task.protocol, task.name, model)
     details = counted.result.details
     assert details is not None
-    arrays: dict[str, Any] = details.photos.to_arrays()
-    write_atomically(task.folder / "photos.npz", lambda temporary: np.savez_compressed(temporary, **arrays))
+    write_arrays(task.folder / "photos.npz", details.photos.to_arrays())
     best, worst = (_labelled(task, evaluator, facts[kind]) for kind in ("best_photos", "worst_photos"))
     write_text(task.folder / "report.html", write_html(facts, best, worst))
     write_text(task.folder / "report.md", write_markdown(facts))
