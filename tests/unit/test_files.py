@@ -1,4 +1,7 @@
 import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,22 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MixreorgError, match="cannot write"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_threads_leave_the_umask_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, umask = os.umask(0o027), os.umask
+
+    def slow_umask(mask: int) -> int:
+        old = umask(mask)
+        time.sleep(0.001)  # lets another thread in between setting and restoring
+        return old
+
+    monkeypatch.setattr(os, "umask", slow_umask)
+    try:
+        paths = [tmp_path / f"{number}.txt" for number in range(40)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda path: write_text(path, "x"), paths))
+        assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}
+    finally:
+        after = umask(before)
+    assert after == 0o027

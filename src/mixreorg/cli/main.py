@@ -8,6 +8,7 @@ from rich.console import Console
 import mixreorg
 from mixreorg.cli.check_command import check
 from mixreorg.cli.compare_command import compare
+from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.eval_command import evaluate
 from mixreorg.cli.plan_command import plan
@@ -54,6 +55,7 @@ app.command()(demo)
 data.command()(check)
 data.command()(prepare)
 data.command()(scenes)
+data.command()(cutouts)
 data.command()(tokenizer)
 
 

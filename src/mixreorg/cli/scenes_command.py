@@ -1,5 +1,6 @@
 """``mixreorg data scenes``: write a folder of captioned scenes with exact masks."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,9 @@ def scenes(
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any other setting: --set max_objects=5", metavar="NAME=VALUE"),
+        typer.Option(
+            "--set", help="Any other setting: --set max_objects=5, --set pictures=FOLDER", metavar="NAME=VALUE"
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier folder of scenes.")] = False,
 ) -> None:
@@ -32,11 +35,19 @@ def scenes(
     from rich.console import Console
 
     from mixreorg.data.scenes.generate import generate_scenes
+    from mixreorg.files import read_json
 
     config = _configure(preset_name, classes, seed, image_size).with_overrides(setting or [])
     console = Console(stderr=True)
     folder = generate_scenes(config, out, train, val, test, workers=workers, overwrite=overwrite, console=console)
     console.print(f"{train} training, {val} validation and {test} test scenes in {folder}", highlight=False)
+    missing = read_json(folder / "scenes.json")["pictures"]["classes_without_picture"]
+    if missing:
+        names = textwrap.shorten(", ".join(missing), 300, placeholder=" ...")
+        console.print(
+            f"never drawn, for lack of a picture: {len(missing)} of {len(config.classes)} classes ({names})",
+            highlight=False,
+        )
 
 
 def _configure(preset_name: str, classes: str | None, seed: int, image_size: int | None) -> "ScenesConfig":

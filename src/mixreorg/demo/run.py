@@ -108,7 +108,7 @@ def _make_scenes(folder: Path, size: DemoSize, console: Console) -> Path:
     if description.is_file():
         made = read_json(description)
         counts = made.get("num_scenes") or {}
-        if made.get("config") != config.to_dict() or counts.get("train") != size.num_train:
+        if not _is_config(made.get("config"), config) or counts.get("train") != size.num_train:
             raise MixreorgError(f"{folder} holds other scenes; choose another --out or remove the folder")
         console.print(f"using the scenes in {folder}", highlight=False)
         return folder
@@ -116,6 +116,14 @@ def _make_scenes(folder: Path, size: DemoSize, console: Console) -> Path:
     return generate_scenes(
         config, folder, size.num_train, size.num_val, size.num_test, workers=workers, console=console
     )
+
+
+def _is_config(values: Any, config: ScenesConfig) -> bool:
+    try:
+        # Through the configuration: a folder made before a setting existed was made with its default.
+        return ScenesConfig.from_dict(values) == config
+    except MixreorgError:
+        return False
 
 
 def _make_tokenizer(path: Path, scenes: Path, console: Console) -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.index_masks import read_stored_mask
 from mixreorg.eval.split import VOID, Mask
 from mixreorg.text.class_list import ClassName
 
@@ -50,15 +50,7 @@ class VocSplit:
             MixreorgError: missing, an RGB picture, or labels that the class list does not have.
         """
         path = self.root / "SegmentationClass" / f"{stem}.png"
-        try:
-            with Image.open(path) as image:
-                if image.mode not in ("P", "L", "I;16"):
-                    raise MixreorgError(f"{path} is a {image.mode} picture; masks hold one class index per pixel")
-                stored = np.array(image)
-        except (OSError, UnidentifiedImageError) as error:
-            raise MixreorgError(f"cannot read the mask {path}: {error}") from error
-        mask = stored.astype(np.int32)
-        mask[stored == np.iinfo(stored.dtype).max] = VOID
+        mask = read_index_png(path)
         largest = int(mask.max())
         if largest > len(self.class_names):
             raise MixreorgError(
@@ -66,6 +58,21 @@ class VocSplit:
                 "after background; use the class list that the masks were made with"
             )
         return mask
+
+
+def read_index_png(path: Path) -> Mask:
+    """Values of a PNG that holds one index per pixel: palette, 8 or 16 bits of grey.
+
+    Returns:
+        ``[H, W]`` int32; the largest value that the file can hold, void, becomes -1.
+
+    Raises:
+        MixreorgError: missing, damaged, or an RGB picture.
+    """
+    stored = read_stored_mask(path)
+    mask = stored.astype(np.int32)
+    mask[stored == np.iinfo(stored.dtype).max] = VOID
+    return mask
 
 
 def open_voc_split(root: Path, name: str, max_images: int | None = None) -> VocSplit:

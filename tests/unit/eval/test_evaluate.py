@@ -130,7 +130,7 @@ def test_incomplete_splits_are_refused_before_the_start(voc: Path, damage: objec
 def test_masks_that_are_no_masks(voc: Path) -> None:
     split = open_voc_split(voc, "val")
     Image.new("RGB", (4, 4)).save(voc / "SegmentationClass/0.png")
-    with pytest.raises(MixreorgError, match="RGB picture; masks hold one class index"):
+    with pytest.raises(MixreorgError, match="mode RGB, but masks hold one index"):
         split.read_mask("0")
     Image.fromarray(np.full((2, 2), 9, dtype=np.uint8)).save(voc / "SegmentationClass/0.png")
     with pytest.raises(MixreorgError, match=r"label 9, but classes\.txt has 3 classes"):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from mixreorg.data.scenes.captions import write_caption
 from mixreorg.data.scenes.classes import ObjectClass, select_classes
-from mixreorg.data.scenes.emoji import colour_matrix, load_picture
+from mixreorg.data.scenes.picture import colour_matrix
+from mixreorg.data.scenes.picture_sets import open_picture_set
 from mixreorg.data.scenes.presets import ScenesConfig
 from mixreorg.data.scenes.stuff import Stuff, select_stuff
 from mixreorg.data.scenes.textures import TEXTURE_SIZE
@@ -46,7 +47,7 @@ class SceneObject:
     label: int
     """Its value in the label map."""
     picture: str
-    """OpenMoji hexcode."""
+    """Its hexcode; with own pictures, class and file name."""
     box: tuple[int, int, int, int]
     """Left, top, right, bottom in pixels, cut at the frame."""
     visible: float
@@ -79,17 +80,25 @@ class _Placed:
 
 
 class SceneComposer:
-    """Draws the scenes of one configuration."""
+    """Draws the scenes of one configuration.
+
+    Raises:
+        MixreorgError: the configuration's pictures are not there (see :func:`open_picture_set`).
+    """
 
     def __init__(self, config: ScenesConfig) -> None:
         self.config = config
         self._classes = select_classes(config.classes)
+        self.picture_set = open_picture_set(config.pictures, config.pictures_credit, self._classes)
+        missing = self.picture_set.missing
+        self._has_no_picture = np.array([item.name in missing for item in self._classes])
         self._stuff = select_stuff(config.stuff)
         self._textures: dict[tuple[str, str, int], Image.Image] = {}
         self.held_out_pairs = draw_held_out_pairs(config)
         self._forbidden = np.zeros((len(self._classes), len(self._classes)), dtype=bool)
         for first, second in self.held_out_pairs:
             self._forbidden[first, second] = self._forbidden[second, first] = True
+        self.drawable_pairs = tuple(pair for pair in self.held_out_pairs if not self._has_no_picture[list(pair)].any())
 
     def compose(self, split: Split, index: int) -> Scene:
         """Draw scene ``index`` of ``split``.
@@ -121,7 +130,7 @@ class SceneComposer:
         count = int(rng.integers(config.min_objects, config.max_objects + 1))
         chosen: list[int] = []
         if split == "test_heldout":
-            chosen.extend(self.held_out_pairs[int(rng.integers(len(self.held_out_pairs)))])
+            chosen.extend(self.drawable_pairs[int(rng.integers(len(self.drawable_pairs)))])
         while len(chosen) < count:
             if chosen and rng.random() < config.repeat_probability:
                 candidate = chosen[int(rng.integers(len(chosen)))]
@@ -129,7 +138,7 @@ class SceneComposer:
                     chosen.append(candidate)
                     continue
             taken = self._forbidden[chosen].any(axis=0) | np.isin(np.arange(len(self._classes)), chosen)
-            candidates = np.flatnonzero(~taken)
+            candidates = np.flatnonzero(~(taken | self._has_no_picture))
             if not len(candidates):
                 break
             chosen.append(int(rng.choice(candidates)))
@@ -170,11 +179,12 @@ class SceneComposer:
         self, split: Split, item: ObjectClass, rng: np.random.Generator
     ) -> tuple[str, NDArray[np.float32]]:
         config = self.config
-        pictures = self._pool(split, item.train_pictures, item.eval_pictures)
+        of_class = self.picture_set.pictures[item.name]
+        pictures = self._pool(split, of_class.train, of_class.eval)
         picture = pictures[int(rng.integers(len(pictures)))]
         scale, turn, mirror = rng.random(3)
         longer_side = config.image_size * (config.min_scale + scale * (config.max_scale - config.min_scale))
-        patch = load_picture(picture).draw(
+        patch = self.picture_set.load(picture).draw(
             longer_side, (2.0 * turn - 1.0) * config.max_rotation, bool(mirror < config.flip_probability)
         )
         colours = np.clip(patch[..., :3] @ self._draw_colour(rng).T, 0.0, patch[..., 3:])

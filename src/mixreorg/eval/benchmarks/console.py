@@ -18,7 +18,7 @@ def print_prepared(prepared: Prepared, console: Console) -> None:
     if prepared.target is not None:
         written, kept = prepared.converted.written, prepared.converted.kept
         _line(console, f"masks of the form {prepared.target}: {written:,} written, {kept:,} there already")
-    _line(console, f"{report.name} in {report.folder}: {report.num_photos:,} photos, masks read: {report.masks}")
+    _line(console, f"{report.name} in {report.folder}: photos: {report.num_photos:,}, masks read: {report.masks}")
     for line in _labels(report):
         _line(console, line)
     if report.findings:
@@ -39,8 +39,8 @@ def _labels(report: CheckReport) -> list[str]:
     seen = sorted((label for label in report.labels if label.num_masks), key=lambda label: -label.share)
     shares = ", ".join(f"{label.name} {label.share:.1%}" for label in seen[:_NUM_NAMED])
     more = f", {len(seen) - _NUM_NAMED} more" if len(seen) > _NUM_NAMED else ""
-    occur = f"{len(seen)} of {len(report.labels)} occur"
-    lines = [f"labels of {report.num_sampled:,} masks: {occur}; void {report.void_share:.1%}"]
+    occur = f"labels in them: {len(seen)} of {len(report.labels)}"
+    lines = [f"masks in the sample: {report.num_sampled:,}, {occur}, void: {report.void_share:.1%}"]
     return [*lines, f"shares: {shares}{more}"] if seen else lines
 
 

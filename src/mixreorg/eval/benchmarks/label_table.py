@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.index_masks import StoredMask
 from mixreorg.eval.split import VOID, Mask
 
 _UNKNOWN = -2
 _STORED_VOID = 255
-_INDEX_MODES = ("P", "L", "I", "I;16")
-
-StoredMask = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -62,40 +59,15 @@ class LabelTable:
         return labels
 
 
-def identity_table(num_labels: int, *, void: bool = True, remedy: str | None = None) -> LabelTable:
+def identity_table(num_labels: int, *, void: bool = True) -> LabelTable:
     """Masks that store dense labels already, and 255 for void."""
     dense = {label: label for label in range(num_labels)}
     if void:
         dense[_STORED_VOID] = VOID
-    return LabelTable(dense) if remedy is None else LabelTable(dense, remedy)
+    return LabelTable(dense)
 
 
 def to_stored(labels: Mask) -> npt.NDArray[np.uint8]:
     """Dense labels below 255 as the bytes of a mask that :func:`identity_table` reads; void becomes 255."""
     stored: npt.NDArray[np.uint8] = np.where(labels == VOID, _STORED_VOID, labels).astype(np.uint8)
-    return stored
-
-
-def read_stored_mask(path: Path) -> StoredMask:
-    """Read the values of a mask without a look at what they mean.
-
-    Returns:
-        ``[H, W]`` uint8, uint16 or int32; of a palette picture the palette indices.
-
-    Raises:
-        MixreorgError: missing, damaged, or a picture of colours instead of class indices.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _INDEX_MODES:
-                raise MixreorgError(
-                    f"{path} is an {image.mode} picture of colours, but masks hold one class index per pixel "
-                    "(8-bit grey or palette PNG); take the file of the official archive, not one that was opened and "
-                    "saved again"
-                )
-            stored: StoredMask = np.array(image)
-    except FileNotFoundError:
-        raise MixreorgError(f"the mask {path} is missing; unpack the archive of the masks again") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise MixreorgError(f"cannot read the mask {path} ({error}); restore the file") from error
     return stored

@@ -14,11 +14,12 @@ from mixreorg.eval.benchmarks.check import CheckReport, check_split
 from mixreorg.eval.benchmarks.coco_instances import InstancesFile
 from mixreorg.eval.benchmarks.context_labels import check_label_list, convert_label_file, find_label_folder
 from mixreorg.eval.benchmarks.conversion import Converted, Task, convert_all
-from mixreorg.eval.benchmarks.label_table import read_stored_mask, to_stored
+from mixreorg.eval.benchmarks.label_table import to_stored
 from mixreorg.eval.benchmarks.layout import Place, find_place, list_stems
 from mixreorg.eval.benchmarks.opening import find_form, open_benchmark
 from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.benchmarks.registry import Benchmark, Conversion, benchmark
+from mixreorg.eval.index_masks import read_stored_mask
 from mixreorg.files import write_text
 
 

@@ -12,6 +12,7 @@ from mixreorg.eval.benchmarks import layouts
 from mixreorg.eval.benchmarks.class_table import ClassTable, class_table
 from mixreorg.eval.benchmarks.label_table import LabelTable, identity_table
 from mixreorg.eval.benchmarks.layout import Layout, MaskForm
+from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.split import VOID
 
 ConversionKind = Literal["relabel", "context_mat", "coco_instances"]
@@ -76,8 +77,9 @@ def benchmark(name: str) -> Benchmark:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    known_names = f"{', '.join(benchmark_names())}; for own data {' and '.join(OWN_LAYOUTS)}"
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise MixreorgError(f"{name!r} is not a benchmark; {hint}Known: {', '.join(benchmark_names())}")
+    raise MixreorgError(f"{name!r} is not a benchmark; {hint}Known: {known_names}")
 
 
 def benchmark_names() -> tuple[str, ...]:
@@ -93,7 +95,7 @@ def _by_name() -> Mapping[str, Benchmark]:
 
 @cache
 def _benchmarks() -> tuple[Benchmark, ...]:
-    return (*_voc(), *_context(), *_coco(), _ade(), _cityscapes())
+    return (*_voc(), *_context(), _coco_object(), _coco_stuff(), _ade(), _cityscapes())
 
 
 def _voc() -> tuple[Benchmark, Benchmark]:
@@ -129,57 +131,55 @@ def _context() -> tuple[Benchmark, Benchmark]:
     return make("context60", True, ("context", "pascal_context")), make("context59", False)
 
 
-def _coco() -> tuple[Benchmark, Benchmark]:
-    counts = {"train": (118287,), "val": (5000,)}
+_COCO_COUNTS = {"train": (118287,), "val": (5000,)}
+_COCO_FOLDERS = ("annotations/{split}", "stuffthingmaps/{split}", "stuffthingmaps_trainval2017/{split}")
+_UNLABELLED = 255
+
+
+def _stuff_maps(dense: Mapping[int, int]) -> MaskForm:
+    """The maps of COCO-Stuff with the dense labels of one benchmark."""
     remedy = (
         "stuffthingmaps hold 0 to 181, and 255 for unlabelled; 182 and 183 belong to the pixel maps of the stuff "
         "task, which lack the things: take stuffthingmaps_trainval2017.zip"
     )
-    folders = ("annotations/{split}", "stuffthingmaps/{split}", "stuffthingmaps_trainval2017/{split}")
-    maps = tuple(f"{folder}/{{stem}}.png" for folder in folders)
-    objects, stuff = class_table("coco_object"), class_table("coco_stuff")
-    unlabelled = 255
+    patterns = tuple(f"{folder}/{{stem}}.png" for folder in _COCO_FOLDERS)
+    return MaskForm("stuffthingmaps", patterns, LabelTable(dense, remedy))
+
+
+def _converted_maps(suffix: str, num_labels: int, *, void: bool) -> MaskForm:
+    """What tools write beside the maps of COCO-Stuff."""
+    patterns = tuple(f"{folder}/{{stem}}{suffix}.png" for folder in _COCO_FOLDERS)
+    return MaskForm(suffix, patterns, identity_table(num_labels, void=void))
+
+
+def _coco_object() -> Benchmark:
+    table = class_table("coco_object")
     # Everything that is no thing is background, unlabelled pixels too, as in GroupViT's conversion.
-    rest = (*(label for label in stuff.labels() if label not in objects.labels()), unlabelled)
-    from_maps = dict.fromkeys(rest, 0) | {label: place + 1 for place, label in enumerate(objects.labels())}
-    object_forms = (
-        MaskForm("stuffthingmaps", maps, LabelTable(from_maps, remedy)),
-        _converted(folders, "_instanceTrainIds", 81, void=False),
+    rest = {*class_table("coco_stuff").labels(), _UNLABELLED} - set(table.labels())
+    dense = dict.fromkeys(rest, 0) | {label: place for place, label in enumerate(table.labels(), start=1)}
+    forms = (
+        _stuff_maps(dense),
+        _converted_maps("_instanceTrainIds", 81, void=False),
         MaskForm("instances", ("annotations/instances_{split}/{stem}.png",), identity_table(81, void=False)),
     )
-    stuff_maps = {label: place for place, label in enumerate(stuff.labels())} | {unlabelled: VOID}
-    stuff_forms = (
-        MaskForm("stuffthingmaps", maps, LabelTable(stuff_maps, remedy)),
-        _converted(folders, "_labelTrainIds", 171, void=True),
-    )
-    object_conversions = (
+    conversions = (
         Conversion("relabel", "stuffthingmaps", "_instanceTrainIds"),
         Conversion("coco_instances", "instances JSON", "instances", only_without=("_instanceTrainIds",)),
     )
-    stuff_conversions = (Conversion("relabel", "stuffthingmaps", "_labelTrainIds"),)
-    return (
-        Benchmark(
-            "coco_object",
-            "COCO-Object (81 classes)",
-            objects,
-            True,
-            layouts.COCO,
-            object_forms,
-            counts,
-            object_conversions,
-            aliases=("coco",),
-        ),
-        Benchmark(
-            "coco_stuff",
-            "COCO-Stuff 164k (171 classes)",
-            stuff,
-            False,
-            layouts.COCO,
-            stuff_forms,
-            counts,
-            stuff_conversions,
-            aliases=("coco_stuff164k", "stuff"),
-        ),
+    title = "COCO-Object (81 classes)"
+    return Benchmark(
+        "coco_object", title, table, True, layouts.COCO, forms, _COCO_COUNTS, conversions, aliases=("coco",)
+    )
+
+
+def _coco_stuff() -> Benchmark:
+    table = class_table("coco_stuff")
+    dense = {label: place for place, label in enumerate(table.labels())} | {_UNLABELLED: VOID}
+    forms = (_stuff_maps(dense), _converted_maps("_labelTrainIds", 171, void=True))
+    conversions = (Conversion("relabel", "stuffthingmaps", "_labelTrainIds"),)
+    title = "COCO-Stuff 164k (171 classes)"
+    return Benchmark(
+        "coco_stuff", title, table, False, layouts.COCO, forms, _COCO_COUNTS, conversions, aliases=("coco_stuff164k",)
     )
 
 
@@ -209,11 +209,6 @@ def _cityscapes() -> Benchmark:
     counts = {"train": (2975,), "val": (500,)}
     title = "Cityscapes (19 classes)"
     return Benchmark("cityscapes", title, table, False, layouts.CITYSCAPES, forms, counts, conversions)
-
-
-def _converted(folders: tuple[str, ...], suffix: str, num_labels: int, *, void: bool) -> MaskForm:
-    patterns = tuple(f"{folder}/{{stem}}{suffix}.png" for folder in folders)
-    return MaskForm(suffix, patterns, identity_table(num_labels, void=void))
 
 
 def _with_zero(num_classes: int, has_background: bool, remedy: str, *, void: bool = True) -> LabelTable:

@@ -39,7 +39,7 @@ def class_chart(per_class: Sequence[tuple[str, float]]) -> str:
 
 def threshold_chart(curve: Sequence[tuple[float, float]], threshold: float | None) -> str:
     """mIoU in percent over background thresholds, with the one that was used."""
-    figure, axes = new_axes(4.4, 2.9)
+    figure, axes = new_axes(6.4, 3.0)
     axes.plot([value for value, _ in curve], [miou for _, miou in curve], color=_BLUE)
     if threshold is not None:
         axes.axvline(threshold, color=_ORANGE, linewidth=1.2, linestyle="--")

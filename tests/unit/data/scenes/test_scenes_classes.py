@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mixreorg.data.scenes.classes import class_names, object_classes, select_classes
-from mixreorg.data.scenes.emoji import colour_matrix, load_picture
+from mixreorg.data.scenes.emoji import load_picture
+from mixreorg.data.scenes.picture import colour_matrix
 from mixreorg.data.scenes.stuff import select_stuff, stuff_names
 from mixreorg.data.scenes.textures import TEXTURE_SIZE
 from mixreorg.errors import MixreorgError

@@ -1,0 +1,38 @@
+"""Reading masks that hold one class index per pixel."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from mixreorg.errors import MixreorgError
+
+StoredMask = npt.NDArray[np.integer]
+"""``[H, W]`` values as a file holds them."""
+
+_INDEX_MODES = ("P", "L", "I", "I;16")
+
+
+def read_stored_mask(path: Path) -> StoredMask:
+    """Read the values of a mask without a look at what they mean.
+
+    Returns:
+        ``[H, W]`` uint8, uint16 or int32; of a palette picture the palette indices.
+
+    Raises:
+        MixreorgError: missing, damaged, or a picture of colours instead of class indices.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _INDEX_MODES:
+                raise MixreorgError(
+                    f"{path} is a picture of mode {image.mode}, but masks hold one index per pixel (grey or palette "
+                    "PNG); take the file of the official archive, not one that was opened and saved again"
+                )
+            stored: StoredMask = np.array(image)
+    except FileNotFoundError:
+        raise MixreorgError(f"the mask {path} is missing; unpack the archive of the masks again") from None
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise MixreorgError(f"cannot read the mask {path} ({error}); restore the file") from error
+    return stored
