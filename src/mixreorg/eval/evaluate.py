@@ -127,7 +127,7 @@ class _PhotoCounter:
             asked.append(details.threshold)
         rival = None
         if asked and self.segmenter.protocol.background_phrases:
-            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes)
+            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
         foreground, at_thresholds = sweep_background(scores, self.plan, mask.shape[0], mask.shape[1], asked, rival)
         foreground_labels = foreground.cpu().numpy()
         result.foreground.add(class_mask, foreground_labels)
@@ -139,7 +139,7 @@ class _PhotoCounter:
         if details is not None and details.threshold is not None:
             details.grouping.add(mask, grouping_oracle(scores, self.plan, mask, details.num_labels))
         result.num_images += 1
-        self._count_present(result, class_mask)
+        self._count_present(result, class_mask, scores.segment_map)
 
     def _count_thresholds(
         self, result: SplitResult, stem: str, mask: Mask, group: tuple[float, ...], labels: npt.NDArray[np.integer]
@@ -152,11 +152,12 @@ class _PhotoCounter:
             if details is not None and value == details.threshold:
                 details.add(stem, mask, labels)
 
-    def _count_present(self, result: SplitResult, class_mask: Mask) -> None:
+    def _count_present(self, result: SplitResult, class_mask: Mask, segment_map: torch.Tensor) -> None:
         true_indices = np.unique(class_mask[class_mask >= 0])
         if not len(true_indices):
             return
-        chosen = self.segmenter.decode(self.windows, self.plan, [self.classes[index] for index in true_indices])
+        true_classes = [self.classes[index] for index in true_indices]
+        chosen = self.segmenter.decode(self.windows, self.plan, true_classes, segment_map)
         labels = merge_windows(chosen, self.plan, class_mask.shape[0], class_mask.shape[1]).label_map.cpu().numpy()
         result.present.add(class_mask, true_indices[labels])
         result.num_recognised += _recognised(self.segmenter, self.windows, self.classes, true_indices)

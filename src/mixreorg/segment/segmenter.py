@@ -19,6 +19,8 @@ from mixreorg.segment.results import BACKGROUND, Segmentation
 from mixreorg.segment.sliding_window import WindowPlan, merge_windows, plan_windows
 from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
 
+_LISTS_KEPT = 8
+
 
 class Segmenter:
     """Zero-shot segmentation with a trained model.
@@ -39,6 +41,7 @@ class Segmenter:
         self.protocol = protocol or default_protocol(model)
         self.window_batch = window_batch
         self._phrase_embeddings: dict[str, Tensor] = {}
+        self._class_embeddings: dict[tuple[ClassName, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName]) -> Segmentation:
         """Segment one photo.
@@ -112,7 +115,9 @@ class Segmenter:
         return torch.stack([pixels[:, box.top : box.bottom, box.left : box.right] for box in plan.boxes])
 
     @torch.inference_mode()
-    def decode(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+    def decode(
+        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], segment_map: Tensor | None = None
+    ) -> WindowScores:
         """Class scores of encoded windows ``[B, ...]``, with the protocol's background.
 
         With background phrases, pixels below the threshold are not yet background: that is decided on the
@@ -122,20 +127,28 @@ class Segmenter:
             output: windows from :meth:`encode`, all or a part of them.
             plan: the plan that they were cut by.
             classes: parsed class list.
+            segment_map: of an earlier decoding of the same windows with other classes, to save time.
         """
         protocol = self.protocol
         if protocol.background_threshold is not None and protocol.background_phrases:
-            return self.decode_with_rival(output, plan, classes)
-        return self._decode(output, plan, classes, protocol.background_threshold)
+            return self.decode_with_rival(output, plan, classes, segment_map)
+        return self._decode(output, plan, classes, protocol.background_threshold, segment_map)
 
     @torch.inference_mode()
-    def decode_with_rival(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+    def decode_with_rival(
+        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], segment_map: Tensor | None = None
+    ) -> WindowScores:
         """Class scores with the protocol's background phrases as a first class ``[B, S, 1 + C]``."""
         rival = ClassName(BACKGROUND, self.protocol.background_phrases)
-        return self._decode(output, plan, [rival, *classes], None)
+        return self._decode(output, plan, [rival, *classes], None, segment_map)
 
     def _decode(
-        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], threshold: float | None
+        self,
+        output: ImageOutput,
+        plan: WindowPlan,
+        classes: Sequence[ClassName],
+        threshold: float | None,
+        segment_map: Tensor | None,
     ) -> WindowScores:
         embeddings, owners = self.class_embeddings(classes)
         box, protocol = plan.boxes[0], self.protocol
@@ -151,6 +164,7 @@ class Segmenter:
             shortlist=protocol.shortlist,
             background_threshold=threshold,
             decoding=protocol.decoding,
+            segment_map=segment_map,
         )
 
     def prepare(self, image: Image.Image, plan: WindowPlan) -> Tensor:
@@ -166,13 +180,21 @@ class Segmenter:
     @torch.inference_mode()
     def class_embeddings(self, classes: Sequence[ClassName]) -> tuple[Tensor, Tensor]:
         """Embeddings of all phrases ``[P, E]`` and the class of each ``[P]``; each phrase is encoded only once."""
+        key = tuple(classes)
+        if key in self._class_embeddings:
+            # The most recent last, so that the whole list outlives the many short lists of single photos.
+            self._class_embeddings[key] = self._class_embeddings.pop(key)
+            return self._class_embeddings[key]
         phrases, owners = flatten_phrases(classes)
         new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._phrase_embeddings]
         if new:
             prompts = [[template.format(phrase) for template in self.protocol.templates] for phrase in new]
             self._phrase_embeddings.update(zip(new, self.model.encode_prompts(prompts), strict=True))
         embeddings = torch.stack([self._phrase_embeddings[phrase] for phrase in phrases])
-        return embeddings, torch.tensor(owners, device=embeddings.device)
+        while len(self._class_embeddings) >= _LISTS_KEPT:
+            del self._class_embeddings[next(iter(self._class_embeddings))]
+        self._class_embeddings[key] = embeddings, torch.tensor(owners, device=embeddings.device)
+        return self._class_embeddings[key]
 
     def remember(self, phrases: Sequence[str], embeddings: Tensor) -> None:
         """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before."""
