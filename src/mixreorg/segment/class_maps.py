@@ -109,16 +109,8 @@ def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int
     maps_BShw = soft_assignment.float().reshape(*soft_assignment.shape[:2], *grid)
     # The arg max comes after the resize: segment borders are then smooth, not steps of a patch.
     resized_BSHW = functional.interpolate(maps_BShw, size=size, mode="bilinear", align_corners=False)
-    if resized_BSHW.device.type != "cpu":
-        return resized_BSHW.argmax(dim=1)
-    # The same in a tenth of the time: torch's arg max over a leading dimension is slow on CPUs.
-    best_BHW = resized_BSHW[:, 0].clone()
-    segments_BHW = torch.zeros(best_BHW.shape, dtype=torch.uint8, device=best_BHW.device)
-    for index in range(1, resized_BSHW.shape[1]):
-        # Strictly better: a tie goes to the first segment.
-        segments_BHW.masked_fill_(resized_BSHW[:, index] > best_BHW, index)
-        torch.maximum(best_BHW, resized_BSHW[:, index], out=best_BHW)
-    return segments_BHW.long()
+    # The index of max is that of argmax, the first of equals, and many times faster on CPUs.
+    return resized_BSHW.max(dim=1).indices
 
 
 def _largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
