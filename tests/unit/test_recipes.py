@@ -32,6 +32,19 @@ def test_mixreorg_recipes_change_nothing_but_the_objective(mixed: str, plain: st
     assert changed(mixed, plain) == {"recipe", "objective"}
 
 
+def test_the_multi_label_loss_is_where_it_was_published_and_in_one_small_recipe() -> None:
+    with_loss = {name for name in RECIPES if recipe(name).objective.multi_label.is_on}
+    assert with_loss == {
+        "groupvit_vits_gcc_yfcc",
+        "groupvit_vits_gcc_yfcc_24gb",
+        "groupvit_vits_gcc_yfcc_8x80gb",
+        "scenes_groupvit_multilabel",
+    }
+    loss = recipe("groupvit_vits_gcc_yfcc").objective.multi_label
+    assert (loss.weight.at(0), loss.num_nouns, loss.templates, loss.repeated_nouns) == (1.0, 3, "full", "negative")
+    assert changed("scenes_groupvit_multilabel", "scenes_groupvit") == {"recipe", "objective"}
+
+
 def changed(first: str, second: str) -> set[str]:
     """Sections in which two recipes differ."""
     one, other = recipe(first).to_dict(), recipe(second).to_dict()

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 import mixreorg
+from mixreorg.cli.ablate_command import ablate
 from mixreorg.cli.check_command import check
 from mixreorg.cli.compare_command import compare
 from mixreorg.cli.cutouts_command import cutouts
@@ -52,6 +53,7 @@ app.command()(train)
 app.command()(reproduce)
 app.command()(plan)
 app.command()(demo)
+app.command()(ablate)
 data.command()(check)
 data.command()(prepare)
 data.command()(scenes)

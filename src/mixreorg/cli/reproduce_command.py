@@ -17,6 +17,9 @@ def reproduce(
     evaluate: Annotated[
         Path | None, typer.Option(help="Where the evaluation split is now, if not where the card says.")
     ] = None,
+    nouns: Annotated[
+        Path | None, typer.Option(help="Where the multi-label loss's word list is now, if not where the card says.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Compare the first so many steps alone.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train although the data are not the card's.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
@@ -25,7 +28,9 @@ def reproduce(
     from mixreorg.train.reproduce import reproduce as run_again
     from mixreorg.train.stopping import EXIT_CODES
 
-    result = run_again(card, out, data=data or (), evaluate=evaluate, steps=steps, force=force, device=device)
+    result = run_again(
+        card, out, data=data or (), evaluate=evaluate, nouns=nouns, steps=steps, force=force, device=device
+    )
     if result.stopped is not None:
         typer.echo("stopped before the end; the same command goes on with it", err=True)
         raise typer.Exit(EXIT_CODES[result.stopped])

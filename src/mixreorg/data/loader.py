@@ -1,7 +1,7 @@
 """From indexed pairs to batches whose content depends on (seed, position) alone."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from mixreorg.data.pairs import PairSource
 from mixreorg.data.problems import Problem
 from mixreorg.data.transforms import ImageTransformConfig, random_view
 from mixreorg.errors import MixreorgError
+from mixreorg.models.dual_encoder import trim
 from mixreorg.randomness import numpy_generator
+from mixreorg.text.noun_prompts import NounPrompter, NounPrompts
 from mixreorg.text.tokenizer import Tokenizer
 
 
@@ -27,6 +29,8 @@ class PairSample:
     sample_id: int
     caption: str
     problems: list[Problem]
+    nouns: NounPrompts | None = None
+    """Prompts ``[T, L]`` of the caption's nouns, where the data set makes them."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,43 @@ class PairBatch:
     captions: list[str]
     problems: list[Problem]
     """Unusable samples that the reading process met for the first time while it made this batch."""
+    nouns: NounPrompts | None = None
+    """Prompts ``[B, T, L]`` of the captions' nouns, where the data set makes them."""
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """The same batch with its tensors on a device; pinned tensors are copied in the background."""
-        images, token_ids, sample_ids = (
-            tensor.to(device, non_blocking=True) for tensor in (self.images, self.token_ids, self.sample_ids)
-        )
-        return PairBatch(images, token_ids, sample_ids, self.captions, self.problems)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "PairBatch":
         """The same batch in page-locked memory; called by the data loader where it is asked to pin."""
-        images, token_ids, sample_ids = (
-            tensor.pin_memory() for tensor in (self.images, self.token_ids, self.sample_ids)
-        )
-        return PairBatch(images, token_ids, sample_ids, self.captions, self.problems)
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def trimmed(self, end_id: int) -> "PairBatch":
+        """The same batch with captions, and noun prompts, cut after the longest of each.
+
+        Args:
+            end_id: id of the end of a text.
+        """
+        nouns = self.nouns and NounPrompts(trim(self.nouns.token_ids, end_id), self.nouns.words)
+        return replace(self, token_ids=trim(self.token_ids, end_id), nouns=nouns)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "PairBatch":
+        images, token_ids, sample_ids = map(function, (self.images, self.token_ids, self.sample_ids))
+        nouns = self.nouns and self.nouns.map(function)
+        return PairBatch(images, token_ids, sample_ids, self.captions, self.problems, nouns)
 
 
 class PairDataset(Dataset[PairSample]):
     """Reads, crops and tokenizes pairs. An item is a function of (seed, epoch, index) and nothing else."""
 
-    def __init__(self, source: PairSource, tokenizer: Tokenizer, transform: ImageTransformConfig, seed: int) -> None:
+    def __init__(
+        self,
+        source: PairSource,
+        tokenizer: Tokenizer,
+        transform: ImageTransformConfig,
+        seed: int,
+        nouns: NounPrompter | None = None,
+    ) -> None:
         """Combine what makes an item.
 
         Args:
@@ -69,11 +90,13 @@ class PairDataset(Dataset[PairSample]):
             tokenizer: of the model that is trained.
             transform: crop and flip of the images; :func:`~mixreorg.data.transforms.augment` does the rest of it.
             seed: of the run.
+            nouns: makes noun prompts of the captions; None for none.
         """
         self.source = source
         self.tokenizer = tokenizer
         self.transform = transform
         self.seed = seed
+        self.nouns = nouns
 
     def __len__(self) -> int:
         """Number of pairs in an epoch."""
@@ -94,17 +117,20 @@ class PairDataset(Dataset[PairSample]):
             sample_id=epoch * len(self.source) + index,
             caption=pair.caption,
             problems=problems,
+            nouns=None if self.nouns is None else self.nouns(pair.caption, epoch, index),
         )
 
 
 def collate(samples: Sequence[PairSample]) -> PairBatch:
     """Stack samples into a batch, in their order."""
+    nouns = [sample.nouns for sample in samples if sample.nouns is not None]
     return PairBatch(
         images=torch.stack([sample.image for sample in samples]),
         token_ids=torch.stack([sample.token_ids for sample in samples]),
         sample_ids=torch.tensor([sample.sample_id for sample in samples], dtype=torch.int64),
         captions=[sample.caption for sample in samples],
         problems=[problem for sample in samples for problem in sample.problems],
+        nouns=NounPrompts.stack(nouns) if nouns else None,
     )
 
 

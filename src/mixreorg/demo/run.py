@@ -1,6 +1,5 @@
 """From nothing to a trained model and a page about it: scenes, tokenizer, pre-training, evaluation, pictures."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,30 +10,26 @@ from shlex import quote
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 
-from mixreorg.data.pairs import Pair, open_pairs
-from mixreorg.data.scenes.generate import generate_scenes
-from mixreorg.data.scenes.presets import ScenesConfig, easy
-from mixreorg.demo.curves import draw_curves, read_log
+from mixreorg.data.scenes.presets import easy
+from mixreorg.data.scenes.world import SceneCounts, ensure_scenes, ensure_tokenizer
+from mixreorg.demo.curves import draw_curves
 from mixreorg.demo.page import Command, DemoReport, Scores, write_page
 from mixreorg.demo.pictures import mixing_groups, segmentation_rows, spread_stems
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.evaluate import chance_miou, evaluate_split
+from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
 from mixreorg.files import read_json, write_json
-from mixreorg.models.dual_encoder import DualEncoder, trim
+from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import load_model
-from mixreorg.models.pixels import normalise, to_uint8
-from mixreorg.objectives.groupvit import project_texts
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
-from mixreorg.randomness import sample_keys
 from mixreorg.recipes import scenes_mixreorg
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
+from mixreorg.train.run_log import read_log
 
 VOCAB_SIZE = 1024
 CONTEXT_LENGTH = 32
@@ -79,8 +74,10 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
     processes = _default_processes() if processes is None else processes
     if processes < 1 or scenes_mixreorg().batch_size % processes:
         raise MixreorgError(f"--processes {processes}: {scenes_mixreorg().batch_size} pairs a step must divide by it")
-    scenes = _make_scenes(out / "scenes", size, console)
-    _make_tokenizer(out / "tokenizer.json", scenes, console)
+    counts = SceneCounts(size.num_train, size.num_val, size.num_test)
+    scenes = ensure_scenes(easy(), out / "scenes", counts, console)
+    tokenizer = out / "tokenizer.json"
+    ensure_tokenizer(tokenizer, scenes, console, vocab_size=VOCAB_SIZE, context_length=CONTEXT_LENGTH)
     config = _train_config(out, scenes, size)
     _train(config, out, processes, console)
     console.print("evaluating on test scenes")
@@ -100,38 +97,6 @@ def _add_seconds(path: Path, seconds: float) -> float:
     total = seconds + (float(read_json(path)["seconds"]) if path.is_file() else 0.0)
     write_json(path, {"seconds": total})
     return total
-
-
-def _make_scenes(folder: Path, size: DemoSize, console: Console) -> Path:
-    config: ScenesConfig = easy()
-    description = folder / "scenes.json"
-    if description.is_file():
-        made = read_json(description)
-        counts = made.get("num_scenes") or {}
-        if not _is_config(made.get("config"), config) or counts.get("train") != size.num_train:
-            raise MixreorgError(f"{folder} holds other scenes; choose another --out or remove the folder")
-        console.print(f"using the scenes in {folder}", highlight=False)
-        return folder
-    workers = os.cpu_count() or 1
-    return generate_scenes(
-        config, folder, size.num_train, size.num_val, size.num_test, workers=workers, console=console
-    )
-
-
-def _is_config(values: Any, config: ScenesConfig) -> bool:
-    try:
-        # Through the configuration: a folder made before a setting existed was made with its default.
-        return ScenesConfig.from_dict(values) == config
-    except MixreorgError:
-        return False
-
-
-def _make_tokenizer(path: Path, scenes: Path, console: Console) -> None:
-    if path.is_file():
-        return
-    console.print("learning a small vocabulary from the captions")
-    captions = open_pairs(scenes / "train").captions()
-    Tokenizer.train(captions, vocab_size=VOCAB_SIZE, context_length=CONTEXT_LENGTH).save(path)
 
 
 def _train_config(out: Path, scenes: Path, size: DemoSize) -> TrainConfig:
@@ -196,8 +161,8 @@ def _evaluate(config: TrainConfig, out: Path, scenes: Path) -> tuple[dict[str, A
     _, untrained = _measure(DualEncoder(model.config, model.tokenizer), val, test)
     assert isinstance(config.objective, MixReorgConfig)
     objective = MixReorgObjective(model, config.objective).eval()
-    pairs = _val_pairs(scenes / "VOC", 256)
-    accuracy = _mixed_mask_accuracy(objective, pairs)
+    pairs = held_out_pairs(scenes / "VOC", "val", 256)
+    accuracy = mixed_mask_accuracy_on(objective, pairs)
     gallery = _Gallery(
         config=config,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -229,30 +194,6 @@ def _measure(model: DualEncoder, val: VocSplit, test: VocSplit) -> tuple[float, 
     segmenter = Segmenter(model, scenes_mixreorg().protocol, window_batch=64)
     threshold = evaluate_split(segmenter, val, BACKGROUND_THRESHOLDS).best_threshold()
     return threshold, evaluate_split(segmenter, test, (threshold,))
-
-
-def _val_pairs(voc: Path, count: int) -> list[Pair]:
-    """Validation scenes with their captions."""
-    lines = (voc / "captions_val.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-    pairs = []
-    for line in lines:
-        record = json.loads(line)
-        with Image.open(voc / "JPEGImages" / f"{record['image']}.jpg") as image:
-            pairs.append(Pair(record["image"], str(voc), image.convert("RGB"), record["caption"]))
-    return pairs
-
-
-@torch.no_grad()
-def _mixed_mask_accuracy(objective: MixReorgObjective, pairs: list[Pair]) -> float:
-    """Share of mixed patches of unseen scenes whose source is found among the texts of their group."""
-    model = objective.model
-    assert model.tokenizer is not None
-    images = normalise(torch.stack([to_uint8(pair.image) for pair in pairs]))
-    _, mixed, _ = objective.branches(images, sample_keys(0, torch.arange(len(pairs))), with_restored=False)
-    ids = trim(model.tokenizer.encode([pair.caption for pair in pairs]), model.config.text.end_id)
-    return float(
-        objective.mixed_loss(mixed.features, project_texts(model, model.text_encoder(ids), slice(0, len(ids))))[1]
-    )
 
 
 def _write(out: Path, report: dict[str, Any], gallery: _Gallery, seconds: float) -> Path:

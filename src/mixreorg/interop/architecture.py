@@ -43,6 +43,7 @@ def infer_config(
             text=unseen.text.updated(**text),
             embed_dim=embed_dim,
             projector_hidden=projected if "image_projector.hidden.weight" in state else 0,
+            multi_label="multi_label_logit_scale" in state,
         )
     except KeyError as error:
         raise MixreorgError(f"{source} is not a whole GroupViT: it lacks {error.args[0]}") from None

@@ -21,7 +21,7 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 _POSITIONS = "image_encoder.position_embedding"
 # Fields in which a model may differ from the weights it starts from: positions are resized, the others act in training
 # alone. Those of the assignment change what the weights compute, which the account mentions.
-_FREE = ("image_size", "drop_path", "init_std", "group_token_std", "gumbel_temperature")
+_FREE = ("image_size", "drop_path", "init_std", "group_token_std", "gumbel_temperature", "multi_label")
 _MENTIONED = ("assignment", "assignment_logits", "centre_keys", "num_local_blocks", "local_window")
 _BY_TOKENIZER = ("vocab_size", "context_length", "end_id")
 

@@ -84,10 +84,10 @@ def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the ``model`` state of an original GroupViT checkpoint to the native names.
 
-    The projectors' 1x1 convolutions become linear layers; the second logit scale of the multi-label loss, which
-    inference does not use, is dropped.
+    The projectors' 1x1 convolutions become linear layers. The logit scale of the multi-label loss, which only some
+    checkpoints have and inference does not use, has the same name here.
     """
-    renamed = _rename(state, ORIGINAL_RULES, ignored=r"^multi_label_logit_scale$")
+    renamed = _rename(state, ORIGINAL_RULES)
     return {
         name: tensor.squeeze(-1)
         if re.match(r"(image|text)_projector\..*weight$", name) and tensor.ndim == 3
@@ -96,16 +96,16 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _rename(state: Mapping[str, Tensor], rules: Rules, ignored: str) -> dict[str, Tensor]:
+def _rename(state: Mapping[str, Tensor], rules: Rules, ignored: str | None = None) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in state.items():
-        if re.search(ignored, name):
+        if ignored is not None and re.search(ignored, name):
             continue
         new = name
         for pattern, replacement in rules:
             new = re.sub(pattern, replacement, new)
-        # The logit scale is a scalar in both layouts, and one element here.
-        renamed[new] = tensor.reshape(1) if new == "logit_scale" else tensor
+        # Logit scales are scalars in both layouts, and have one element here.
+        renamed[new] = tensor.reshape(1) if new.endswith("logit_scale") else tensor
     return renamed
 
 

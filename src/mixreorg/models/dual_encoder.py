@@ -31,6 +31,9 @@ class DualEncoderConfig(StrictConfig):
     """Dimension E of the joint space."""
     projector_hidden: int = Field(4096, ge=0)
     """Inner width of both projectors (Linear, BatchNorm, ReLU, Linear); 0 makes them one linear layer."""
+    multi_label: bool = False
+    """Whether the model holds the logit scale of the multi-label loss, which inference does not use. In training the
+    objective decides it, whatever this says."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,20 @@ class DualEncoder(nn.Module):
         self.text_projector = Projector(config.text.width, config.projector_hidden, config.embed_dim)
         # One element instead of a scalar, which sharded training cannot split.
         self.logit_scale = nn.Parameter(torch.full((1,), LOGIT_SCALE_INIT))
+        own_scale = nn.Parameter(torch.full((1,), LOGIT_SCALE_INIT)) if config.multi_label else None
+        self.register_parameter("multi_label_logit_scale", own_scale)
+        self.multi_label_logit_scale: nn.Parameter | None
 
     @property
     def scale(self) -> Tensor:
         """The factor on cosine similarities: the learned scale, exponentiated once and clamped at 100."""
         return self.logit_scale[0].exp().clamp(max=LOGIT_SCALE_MAX)
+
+    @property
+    def multi_label_scale(self) -> Tensor:
+        """The same for noun prompts, in a model that is built for the multi-label loss."""
+        assert self.multi_label_logit_scale is not None
+        return self.multi_label_logit_scale[0].exp().clamp(max=LOGIT_SCALE_MAX)
 
     def encode_image(self, images: Tensor, keys: Tensor | None = None) -> ImageOutput:
         """Encode normalised images.
@@ -187,6 +199,6 @@ class DualEncoder(nn.Module):
 
 
 def trim(token_ids: Tensor, end_id: int) -> Tensor:
-    """Cut token ids ``[B, L]`` after the longest text; the causal encoder gives the same features."""
-    longest = int((token_ids == end_id).int().argmax(dim=1).max()) + 1
-    return token_ids[:, :longest]
+    """Cut token ids ``[..., L]`` after the longest text; the causal encoder gives the same features."""
+    longest = int((token_ids == end_id).int().argmax(dim=-1).max()) + 1
+    return token_ids[..., :longest]

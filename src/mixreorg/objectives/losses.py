@@ -39,6 +39,55 @@ def contrastive_loss(image_embeddings: Tensor, text_embeddings: Tensor, scale: T
     return (F.cross_entropy(image_logits, targets) + F.cross_entropy(text_logits, targets)) / 2
 
 
+def multi_label_loss(
+    image_embeddings: Tensor,
+    noun_embeddings: Tensor,
+    owners: Tensor,
+    labels: Tensor,
+    scale: Tensor,
+    rows: slice,
+) -> Tensor:
+    """Symmetric contrastive loss of images and noun prompts with several positives each (GroupViT, section 3.2).
+
+    An image's target is uniform over the prompts whose labels are among its own prompts' labels, a prompt's target is
+    uniform over the images that have a prompt of its label. With a label of its own for every prompt, these are an
+    image's own prompts and a prompt's own image. Images without prompts are negatives of all prompts and have no row
+    of their own; the two directions are means over the images that have prompts and over the prompts.
+
+    Args:
+        image_embeddings: ``[B, E]`` L2-normalised, all processes.
+        noun_embeddings: ``[P, E]`` L2-normalised, all processes.
+        owners: ``[P]`` int64 image of each prompt.
+        labels: ``[P]`` int64 below P.
+        scale: exponentiated logit scale.
+        rows: this process's images; the mean over processes is the loss of the global batch.
+
+    Returns:
+        Scalar; 0 where no image has prompts.
+    """
+    if len(noun_embeddings) == 0:
+        return 0.0 * (image_embeddings.float().sum() + scale.float())
+    num_images, num_prompts = len(image_embeddings), len(noun_embeddings)
+    # [B, P]: which labels an image has
+    has = torch.zeros(num_images, num_prompts, dtype=torch.bool, device=labels.device)
+    has[owners, labels] = True
+    own = (owners >= rows.start) & (owners < rows.stop)
+    image_logits = scaled_similarity(image_embeddings[rows], noun_embeddings, scale)
+    noun_logits = scaled_similarity(noun_embeddings[own], image_embeddings, scale)
+    of_images = _soft_target_loss(image_logits, has[rows][:, labels]) / has.any(dim=1).sum()
+    of_nouns = _soft_target_loss(noun_logits, has[:, labels[own]].T) / num_prompts
+    # These are sums over some rows, by the number of all: as many times too small as there are processes.
+    num_shares = num_images / (rows.stop - rows.start)
+    loss: Tensor = num_shares * (of_images + of_nouns) / 2
+    return loss
+
+
+def _soft_target_loss(logits: Tensor, positive: Tensor) -> Tensor:
+    """Sum over rows of the cross-entropy with a target uniform over the positives; 0 for a row without any."""
+    target = positive.to(logits.dtype)
+    return F.cross_entropy(logits, target / target.sum(dim=1, keepdim=True).clamp(min=1), reduction="sum")
+
+
 def mixed_loss(
     assignment: Tensor,
     similarity: Tensor,

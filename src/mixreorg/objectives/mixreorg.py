@@ -13,24 +13,27 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mixreorg.config import StrictConfig
-from mixreorg.distributed import gather_together, local_rows
+from mixreorg.distributed import local_rows
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
 from mixreorg.models.layers import block_index
-from mixreorg.objectives.groupvit import TextSide, diagnose, image_text_loss, project_texts
+from mixreorg.objectives.groupvit import TextSide, original_loss, project_images, project_texts
 from mixreorg.objectives.losses import (
     MISSING,
     MixedLossForm,
+    contrastive_loss,
     mixed_loss,
     mixed_mask_accuracy,
     scaled_similarity,
     target_log_probability,
 )
 from mixreorg.objectives.mixing import Combine, ProgressiveMixing
+from mixreorg.objectives.multi_label import MultiLabelConfig, check_scale, gather_features, noun_features
 from mixreorg.objectives.objective import Features, Objective, segments_in_use
 from mixreorg.objectives.source_index import SourceIndex, draw_source_index, group_candidates
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
 from mixreorg.randomness import keyed_uniform, make_key
+from mixreorg.text.noun_prompts import NounPrompts
 
 
 class MixReorgConfig(StrictConfig):
@@ -72,6 +75,8 @@ class MixReorgConfig(StrictConfig):
     patch_weights: Literal["uniform", "relevance"] = "uniform"
     """Weights of patches in the mixed loss: all alike, or by their probability of their own caption in the original
     image, so that patches which no caption speaks of count less."""
+    multi_label: MultiLabelConfig = MultiLabelConfig()
+    """GroupViT's loss of original images on the captions' nouns; off by default."""
 
     @model_validator(mode="after")
     def _check(self) -> "MixReorgConfig":
@@ -111,7 +116,7 @@ class MixedBranch:
 
 
 class MixReorgObjective(Objective):
-    """``L = L_con(original) + w_res L_con(restored) + w_mix L_seg(mixed)``.
+    """``L = L_con(original) + w_res L_con(restored) + w_mix L_seg(mixed)``, and GroupViT's multi-label loss if on.
 
     The model inside is a plain GroupViT and is all that inference needs. Parameters of learned combinations
     belong to this module.
@@ -119,6 +124,7 @@ class MixReorgObjective(Objective):
 
     def __init__(self, model: DualEncoder, config: MixReorgConfig) -> None:
         super().__init__()
+        check_scale(model, config.multi_label)
         self.model = model
         self.config = config
         image = model.config.image
@@ -131,7 +137,9 @@ class MixReorgObjective(Objective):
             for _ in range(max(depth - config.num_contextual_blocks - 1, 0))
         )
 
-    def features(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> Features:
+    def features(
+        self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int, nouns: NounPrompts | None = None
+    ) -> Features:
         """Those of GroupViT, and while their losses count:
 
         ``mixed_segments`` ``[M, S, D]``, ``mixed_assignment`` ``[M, S, N]``, ``mixed_place`` ``[M, N]`` (place of
@@ -139,13 +147,15 @@ class MixReorgObjective(Objective):
         ``original_segments`` and ``original_assignment``.
         """
         mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
-        text = self.model.text_encoder(token_ids)
+        features = {"text": self.model.text_encoder(token_ids)}
+        features |= noun_features(self.model, self.config.multi_label, nouns, step)
+        mixed, restored = None, None
         if mixed_weight == 0 and restored_weight == 0:
             original = self.model.image_encoder(images, keys)
-            return {"text": text, "image": original.pooled, "segments_in_use": segments_in_use(original)}
-        original, mixed, restored = self.branches(images, keys, with_restored=restored_weight > 0)
-        features = {"text": text, "image": original.pooled, "segments_in_use": segments_in_use(original)}
-        if mixed_weight > 0:
+        else:
+            original, mixed, restored = self.branches(images, keys, with_restored=restored_weight > 0)
+        features |= {"image": original.pooled, "segments_in_use": segments_in_use(original)}
+        if mixed is not None and mixed_weight > 0:
             features |= mixed.features
             if self.config.patch_weights == "relevance":
                 features["original_segments"] = original.segment_tokens.detach()
@@ -157,18 +167,19 @@ class MixReorgObjective(Objective):
     def loss(self, features: Features, step: int) -> LossTerms:
         """The weighted sum of the losses whose features are there."""
         names = ("text", "image", "restored") if "restored" in features else ("text", "image")
-        everyone = gather_together(features, names)
-        text = project_texts(self.model, everyone["text"], local_rows(len(features["text"])))
+        everyone = gather_features(features, names)
+        rows = local_rows(len(features["text"]))
+        text = project_texts(self.model, everyone["text"], rows, everyone.get("nouns"), everyone.get("noun_words"))
         mixed = self.mixed_loss(features, text) if "mixed_segments" in features else None
-        total = image_text_loss(self.model, everyone["image"], text)
-        terms = {"contrastive": total.detach()}
-        diagnostics = diagnose(self.model, features)
+        original = original_loss(self.model, self.config.multi_label, features, everyone["image"], text, step)
+        total, terms, diagnostics = original.total, original.terms, original.diagnostics
         if mixed is not None:
             loss, diagnostics["mixed_mask_accuracy"] = mixed
             total = total + self.config.mixed.at(step) * loss
             terms["mixed"] = loss.detach()
         if "restored" in everyone:
-            loss = image_text_loss(self.model, everyone["restored"], text, "batch_only")
+            images = project_images(self.model, everyone["restored"], "batch_only")
+            loss = contrastive_loss(images, text.embeddings, self.model.scale, text.rows)
             total = total + self.config.restored.at(step) * loss
             terms["restored"] = loss.detach()
         return LossTerms(total, terms, diagnostics)

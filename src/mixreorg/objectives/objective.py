@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding
 from mixreorg.objectives.terms import LossTerms
+from mixreorg.text.noun_prompts import NounPrompts
 
 Features = dict[str, Tensor]
 """Everything that a loss is made of, by name; one row per image or mixed image, so that parts of a batch can be
@@ -23,7 +24,9 @@ class Objective(nn.Module):
 
     model: DualEncoder
 
-    def features(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> Features:
+    def features(
+        self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int, nouns: NounPrompts | None = None
+    ) -> Features:
         """Encode a batch or a chunk of it.
 
         Args:
@@ -31,6 +34,7 @@ class Objective(nn.Module):
             token_ids: ``[B, L]`` their captions.
             keys: ``[B]`` int64 keys of all noise of this step.
             step: optimizer step, for schedules.
+            nouns: prompts of the captions' nouns; None where no loss is made of them.
         """
         raise NotImplementedError
 
@@ -38,9 +42,11 @@ class Objective(nn.Module):
         """Loss of this process's share of the global batch; features as :meth:`features` gives them."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int) -> LossTerms:
+    def forward(
+        self, images: Tensor, token_ids: Tensor, keys: Tensor, step: int, nouns: NounPrompts | None = None
+    ) -> LossTerms:
         """Both in one; arguments as in :meth:`features`."""
-        return self.loss(self.features(images, token_ids, keys, step), step)
+        return self.loss(self.features(images, token_ids, keys, step, nouns), step)
 
 
 @torch.no_grad()

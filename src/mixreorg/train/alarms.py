@@ -27,7 +27,7 @@ AlarmKind = Literal[
     "slow",
 ]
 
-LOSS_TERMS = ("contrastive", "mixed", "restored")
+LOSS_TERMS = ("contrastive", "mixed", "restored", "multi_label")
 
 # Records that a value is smoothed over, by their median: a record holds one batch, and batches differ.
 _SMOOTHED = 5

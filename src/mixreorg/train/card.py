@@ -35,6 +35,8 @@ class RunFacts:
     """Identifies the caption pairs wherever they lie; None where it was not taken."""
     num_pairs: int
     device: torch.device
+    nouns: str | None = None
+    """Identifies the word list of the multi-label loss by what it holds; None where there is none."""
 
 
 class DataCard(StrictConfig):
@@ -42,6 +44,8 @@ class DataCard(StrictConfig):
 
     fingerprint: str | None
     num_pairs: int
+    nouns: str | None = None
+    """Identifies the word list of the multi-label loss; None where there is none."""
 
 
 class LayoutCard(StrictConfig):
@@ -118,7 +122,7 @@ def make_card(
         recipe=config.recipe,
         seed=config.seed,
         step=step,
-        data=DataCard(fingerprint=facts.fingerprint, num_pairs=facts.num_pairs),
+        data=DataCard(fingerprint=facts.fingerprint, num_pairs=facts.num_pairs, nouns=facts.nouns),
         layout=layout_card(config, facts.device),
         versions=versions(),
         seconds=round(seconds, 1),
@@ -135,7 +139,7 @@ def layout_card(config: TrainConfig, device: torch.device) -> LayoutCard:
     return LayoutCard(
         world_size=world_size(),
         device=device.type,
-        device_name=_device_name(device),
+        device_name=device_name(device),
         threads=torch.get_num_threads(),
         precision=config.precision,
     )
@@ -194,7 +198,8 @@ def _thin_out(losses: dict[int, float | None]) -> dict[int, float | None]:
     return {steps[place]: losses[steps[place]] for place in sorted(places)} if steps else {}
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Name of a GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

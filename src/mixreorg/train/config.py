@@ -54,6 +54,9 @@ class DataConfig(StrictConfig):
     tokenizer: str = "clip"
     """``clip``, or a tokenizer file made by ``mixreorg data tokenizer``. It decides the text encoder's
     ``vocab_size``, ``context_length`` and ``end_id``, whatever these say."""
+    nouns: str | None = None
+    """Word list of the multi-label loss: a text file with one noun or phrase per line, or a folder in VOC layout, for
+    its ``classes.txt``. Read where ``objective.multi_label`` counts."""
     transform: ImageTransformConfig = ImageTransformConfig()
     num_workers: int = Field(4, ge=0)
     """Reading processes per training process; 0 reads in the training process itself."""

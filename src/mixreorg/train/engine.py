@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -23,6 +23,7 @@ from mixreorg.models.layers import TransformerBlock
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.objectives.objective import Features, Objective
 from mixreorg.objectives.terms import LossTerms
+from mixreorg.text.noun_prompts import NounPrompts
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.optim import build_optimizer
 
@@ -45,11 +46,16 @@ class StepInputs:
     """``[B, L]`` int64."""
     keys: Tensor
     """``[B]`` int64."""
+    nouns: NounPrompts | None = None
+    """``T`` prompts per caption, where the objective makes a loss of them."""
 
     def chunks(self, size: int) -> list["StepInputs"]:
         """Consecutive parts of ``size`` images, the last one perhaps smaller."""
-        parts = (torch.split(tensor, size) for tensor in (self.images, self.token_ids, self.keys))
-        return [StepInputs(*part) for part in zip(*parts, strict=True)]
+        parts = zip(*(torch.split(tensor, size) for tensor in (self.images, self.token_ids, self.keys)), strict=True)
+        chunks = [StepInputs(*part) for part in parts]
+        if self.nouns is None:
+            return chunks
+        return [replace(chunk, nouns=nouns) for chunk, nouns in zip(chunks, self.nouns.split(size), strict=True)]
 
 
 class _Wrapped(nn.Module):
@@ -118,7 +124,7 @@ class Engine:
         self.objective.train()
         if self.config.engine.channels_last:
             images = inputs.images.contiguous(memory_format=torch.channels_last)
-            inputs = StepInputs(images, inputs.token_ids, inputs.keys)
+            inputs = replace(inputs, images=images)
         self._stepper.zero_grad(set_to_none=True)
         chunk = self.config.engine.chunk
         if chunk is None or chunk >= len(inputs.keys):
@@ -140,7 +146,7 @@ class Engine:
 
     def _whole(self, inputs: StepInputs, step: int) -> LossTerms:
         def forward(objective: Objective) -> tuple[Tensor, LossTerms]:
-            return _with_total(objective(inputs.images, inputs.token_ids, inputs.keys, step))
+            return _with_total(objective(inputs.images, inputs.token_ids, inputs.keys, step, inputs.nouns))
 
         total, terms = self._run(forward)
         self.accelerator.backward(total)
@@ -156,7 +162,9 @@ class Engine:
         """
 
         def encode(chunk: StepInputs) -> Features:
-            return self._run(lambda objective: objective.features(chunk.images, chunk.token_ids, chunk.keys, step))
+            return self._run(
+                lambda objective: objective.features(chunk.images, chunk.token_ids, chunk.keys, step, chunk.nouns)
+            )
 
         with torch.no_grad():
             parts = [encode(chunk) for chunk in chunks]
@@ -270,14 +278,9 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
         raise MixreorgError("--device mps: this machine has no usable MPS device; take --device cpu")
     if config.precision == "fp16" and (device in ("cpu", "mps") or not torch.cuda.is_available()):
         raise MixreorgError("precision fp16 needs a CUDA device; take --set precision=bf16 or fp32")
-    learned = isinstance(config.objective, MixReorgConfig) and config.objective.combine in (
-        "gate",
-        "cross_attention",
-    )
-    # Every process computes the same BatchNorm statistics, so buffers need no broadcast. Parameters of a learned
-    # combination have no gradient while the mixed terms are still off.
+    # Every process computes the same BatchNorm statistics, so buffers need no broadcast.
     options = DistributedDataParallelKwargs(
-        broadcast_buffers=False, find_unused_parameters=learned, gradient_as_bucket_view=True
+        broadcast_buffers=False, find_unused_parameters=_may_rest(config), gradient_as_bucket_view=True
     )
     has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     if not dist.is_initialized():
@@ -296,6 +299,14 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
             "launch one, or take --device cpu or cuda"
         )
     return accelerator
+
+
+def _may_rest(config: TrainConfig) -> bool:
+    """Whether some parameters have no gradient while their losses are still off."""
+    objective = config.objective
+    learned = isinstance(objective, MixReorgConfig) and objective.combine in ("gate", "cross_attention")
+    nouns = objective.multi_label
+    return learned or (nouns.is_on and nouns.weight.at(0) == 0)
 
 
 def _with_total(terms: LossTerms) -> tuple[Tensor, LossTerms]:

@@ -47,6 +47,7 @@ class Meter:
         self._peak_flops = peak_flops
         self._done = self._since = step
         self._start = self._mark = time.perf_counter()
+        self._cpu_start = self._cpu_mark = time.process_time()
         self._waited = 0.0
         self._idle: list[tuple[Event, Event]] = []
         self._step_end = self._event()
@@ -65,21 +66,25 @@ class Meter:
 
     def exclude_pause(self) -> None:
         """Leave the time since the last step (an evaluation) out of the rates."""
-        before = self._mark
+        before, cpu_before = self._mark, self._cpu_mark
         self._set_mark()
         self._start += self._mark - before
+        self._cpu_start += self._cpu_mark - cpu_before
 
     def read(self) -> dict[str, float]:
         """Rates since the last reading: ``pairs_per_second`` of all processes, ``data_wait_share`` of this one.
 
         ``mfu``, the share of the devices' peak that the model's own operations use, is there when both the
         operations and the peak are known. ``memory_gib`` is this process's: of CUDA memory the most that was
-        allocated since the last reading, otherwise what is in use now.
+        allocated since the last reading, otherwise what is in use now. ``cpu_cores`` are the processor cores that all
+        threads of this process kept busy; reading processes are not in it.
         """
         seconds = max(time.perf_counter() - self._start, 1e-9)
+        cpu_seconds = time.process_time() - self._cpu_start
         steps = max(self._done - self._since, 1)
         rate = steps * self._batch_size / seconds
         values = {"pairs_per_second": rate, "data_wait_share": min(self._wait_seconds() / seconds, 1.0)}
+        values["cpu_cores"] = cpu_seconds / seconds
         if self._flops_per_pair is not None and self._peak_flops is not None:
             values["mfu"] = rate * self._flops_per_pair / self._peak_flops
         memory = _memory_bytes(self._device)
@@ -90,12 +95,13 @@ class Meter:
         self._waited = 0.0
         self._idle.clear()
         self._set_mark()
-        self._start = self._mark
+        self._start, self._cpu_start = self._mark, self._cpu_mark
         return values
 
     def _set_mark(self) -> None:
         """From here on the next batch is waited for."""
         self._mark = time.perf_counter()
+        self._cpu_mark = time.process_time()
         self._step_end = self._event()
 
     def _event(self) -> "Event | None":

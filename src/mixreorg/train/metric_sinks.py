@@ -310,12 +310,13 @@ def _train_parts(metrics: Mapping[str, float]) -> list[str]:
         "mfu": lambda share: f"mfu {share:3.0%}",
         "data_wait_share": lambda share: f"wait {share:3.0%}",
         "memory_gib": lambda size: f"{size:5.2f} GiB" if size < 10 else f"{size:5.1f} GiB",
-        "eta_seconds": lambda seconds: f"eta {_duration(seconds)}",
+        "eta_seconds": lambda seconds: f"eta {duration(seconds)}",
     }
     return parts + [write(metrics[name]) for name, write in layout.items() if name in metrics]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time left, for people: seconds, minutes, hours or days."""
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
     if minutes == 0:
         return f"{int(seconds)} s"

@@ -11,6 +11,7 @@ from mixreorg.data.loader import PairBatch, PairDataset, collate, original_error
 from mixreorg.data.pairs import PairSource
 from mixreorg.distributed import rank, world_size
 from mixreorg.errors import MixreorgError
+from mixreorg.text.noun_prompts import NounPrompter
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
 
@@ -19,7 +20,14 @@ class BatchReader:
     """Reads this process's batches from a step on, in worker processes if the configuration asks for them."""
 
     def __init__(
-        self, source: PairSource, tokenizer: Tokenizer, config: TrainConfig, first_step: int, *, pin_memory: bool
+        self,
+        source: PairSource,
+        tokenizer: Tokenizer,
+        config: TrainConfig,
+        first_step: int,
+        *,
+        nouns: NounPrompter | None = None,
+        pin_memory: bool,
     ) -> None:
         """Start reading.
 
@@ -28,9 +36,10 @@ class BatchReader:
             tokenizer: of the model.
             config: of the run.
             first_step: number of finished steps.
+            nouns: makes noun prompts of the captions; None for none.
             pin_memory: whether batches go to page-locked memory, from where CUDA copies in the background.
         """
-        dataset = PairDataset(source, tokenizer, config.data.transform, config.seed)
+        dataset = PairDataset(source, tokenizer, config.data.transform, config.seed, nouns)
         visits = step_visits(
             source.order(config.seed, config.data.weights, config.data.shuffle_shards),
             config.batch_size,

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from rich.console import Console
 
 from mixreorg.errors import MixreorgError
+from mixreorg.text.nouns import NounList
 from mixreorg.train.card import RunCard, logged_losses, read_card, versions
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device
@@ -58,6 +59,7 @@ def reproduce(
     *,
     data: Sequence[str] = (),
     evaluate: Path | None = None,
+    nouns: Path | None = None,
     steps: int | None = None,
     force: bool = False,
     device: Device = "auto",
@@ -70,6 +72,7 @@ def reproduce(
         out: the new run folder.
         data: where the caption pairs are now; empty for where the card says.
         evaluate: where the evaluation split is now; None for where the card says.
+        nouns: where the word list of the multi-label loss is now; None for where the card says.
         steps: train and compare the first so many steps alone; None for all that the card has.
         force: train on other data than the card's.
         device: as for :func:`~mixreorg.train.trainer.train`.
@@ -88,9 +91,10 @@ def reproduce(
     until = card.step if steps is None else steps
     expected = _expected_losses(card, until)
     with_metrics = bool(card.metrics) and until == card.step
-    config = _config(card, folder, data, evaluate, with_metrics)
+    config = _config(card, folder, data, evaluate, nouns, with_metrics)
     _say(console, f"card: {card.describe()}")
     _check_data(card, config, force, console)
+    _check_nouns(card, config, force, console)
     _tell_differences("version", card.versions, versions(), console)
     outcome = train(config, out, resume="auto", device=device, console=console, until=until)
     if outcome.stopped is not None:
@@ -138,10 +142,21 @@ def _expected_losses(card: RunCard, until: int) -> dict[int, float | None]:
     return expected
 
 
-def _config(card: RunCard, folder: Path, data: Sequence[str], evaluate: Path | None, with_metrics: bool) -> TrainConfig:
+def _config(
+    card: RunCard,
+    folder: Path,
+    data: Sequence[str],
+    evaluate: Path | None,
+    nouns: Path | None,
+    with_metrics: bool,
+) -> TrainConfig:
     """The card's configuration with things where they are now; nothing that changes a number."""
     config = card.config
-    pairs = config.data.updated(train=tuple(data) or config.data.train, tokenizer=_tokenizer(card, folder))
+    pairs = config.data.updated(
+        train=tuple(data) or config.data.train,
+        tokenizer=_tokenizer(card, folder),
+        nouns=str(nouns) if nouns is not None else config.data.nouns,
+    )
     root = str(evaluate) if evaluate is not None else config.evaluation.root
     evaluation = config.evaluation.updated(root=root if with_metrics else None)
     return config.updated(data=pairs, evaluation=evaluation)
@@ -172,6 +187,16 @@ def _check_data(card: RunCard, config: TrainConfig, force: bool, console: Consol
         difference = f"other data than the card's: {len(source):,} pairs now, {what}"
         if not force:
             raise MixreorgError(f"{difference}; say with --data where the card's are, or train anyway with --force")
+        _say(console, difference, style="yellow")
+
+
+def _check_nouns(card: RunCard, config: TrainConfig, force: bool, console: Console) -> None:
+    if card.data.nouns is None or config.data.nouns is None:
+        return
+    if NounList.from_file(Path(config.data.nouns)).fingerprint() != card.data.nouns:
+        difference = f"{config.data.nouns} is another word list than the card's"
+        if not force:
+            raise MixreorgError(f"{difference}; say with --nouns where the card's is, or train anyway with --force")
         _say(console, difference, style="yellow")
 
 

@@ -19,7 +19,7 @@ from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
 from mixreorg.files import write_json
 from mixreorg.interop.initialise import initialise
-from mixreorg.models.dual_encoder import DualEncoder, trim
+from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.terms import LossTerms
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.segmenter import Segmenter
@@ -36,7 +36,15 @@ from mixreorg.train.planning.hardware import available_device, peak_flops
 from mixreorg.train.precision import has_bf16
 from mixreorg.train.reading import BatchReader
 from mixreorg.train.run_lock import RunLock
-from mixreorg.train.setup import Resume, build_objective, check_run_folder, check_same_data, open_source, resolve
+from mixreorg.train.setup import (
+    Resume,
+    build_objective,
+    check_run_folder,
+    check_same_data,
+    open_nouns,
+    open_source,
+    resolve,
+)
 from mixreorg.train.stopping import Stop, StopSignals
 
 
@@ -108,7 +116,9 @@ class _Run:
         self.engine = Engine(self.config, device)
         check_shares(self.config)
         self.source = open_source(self.config)
-        facts = RunFacts(self.source.fingerprint(), len(self.source), self.engine.device)
+        self.nouns = open_nouns(self.config, tokenizer)
+        words = None if self.nouns is None else self.nouns.nouns.fingerprint()
+        facts = RunFacts(self.source.fingerprint(), len(self.source), self.engine.device, words)
         self.store = CheckpointStore(run, self.config, facts)
         self.split: VocSplit | None = None
         if self.config.evaluation.root is not None:
@@ -189,6 +199,7 @@ class _Run:
             self.tokenizer,
             self.config,
             self.step,
+            nouns=self.nouns,
             pin_memory=self.engine.device.type == "cuda",
         )
         while self.step < self.last_step:
@@ -217,11 +228,10 @@ class _Run:
             return None, error
 
     def _train_step(self, batch: PairBatch) -> LossTerms:
-        token_ids = trim(batch.token_ids, self.config.model.text.end_id).to(self.engine.device)
         keys = sample_keys(self.config.seed, batch.sample_ids)
-        batch = batch.to(self.engine.device)
+        batch = batch.trimmed(self.config.model.text.end_id).to(self.engine.device)
         images = augment(batch.images, keys, self.config.data.transform)
-        inputs = StepInputs(images, token_ids, keys.to(self.engine.device))
+        inputs = StepInputs(images, batch.token_ids, keys.to(self.engine.device), batch.nouns)
         rate = learning_rate(self.step, self.config.steps, self.config.optim)
         terms = self.engine.step(inputs, self.step, rate)
         self.problems.extend(batch.problems)

@@ -14,6 +14,8 @@ from mixreorg.data.order import VisitOrder, epoch_order
 from mixreorg.data.pairs import open_pairs
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
+from mixreorg.text.noun_prompts import NounPrompter
+from mixreorg.text.nouns import NounList
 from mixreorg.text.tokenizer import Tokenizer
 
 NUM_PAIRS = 10
@@ -29,7 +31,9 @@ def make_dataset(folder: Path, seed: int = 0) -> PairDataset:
     rows = "".join(f"{number}.png,caption {number}\n" for number in range(NUM_PAIRS))
     (folder / "captions.csv").write_text("image,caption\n" + rows)
     tokenizer = Tokenizer.train(["caption 1", "caption 2"], vocab_size=600, context_length=12)
-    return PairDataset(open_pairs(folder), tokenizer, ImageTransformConfig(image_size=16), seed)
+    (folder / "nouns.txt").write_text("caption\n1\n2\n3\n5\n")
+    nouns = NounPrompter(NounList.from_file(folder / "nouns.txt"), tokenizer, 2, "subset", seed)
+    return PairDataset(open_pairs(folder), tokenizer, ImageTransformConfig(image_size=16), seed, nouns)
 
 
 def load(dataset: PairDataset, workers: int, steps: int = 4) -> list[PairBatch]:
@@ -78,6 +82,12 @@ def test_batches_hold_what_the_sampler_asked_for(tmp_path: Path) -> None:
         indices = [{4: 5, 7: 8}.get(index, index) for _, index in expected]
         assert batch.captions == [f"caption {index}" for index in indices]
         assert torch.equal(batch.token_ids, dataset.tokenizer.encode(batch.captions))
+        assert batch.nouns is not None
+        assert batch.nouns.token_ids.shape == (6, 2, 12)
+        # The noun "caption" is in all captions, the second is the number, where it is in the list.
+        numbers = {1: 1, 2: 2, 3: 3, 5: 4}
+        expected_words = [{0, numbers.get(index, -1)} for index in indices]
+        assert [set(words) for words in batch.nouns.words.tolist()] == expected_words
     assert len({sample_id for batch in batches for sample_id in batch.sample_ids.tolist()}) == 24
 
 
@@ -90,6 +100,10 @@ def test_workers_change_nothing_and_their_problems_arrive(tmp_path: Path) -> Non
         assert torch.equal(one.token_ids, other.token_ids)
         assert torch.equal(one.sample_ids, other.sample_ids)
         assert one.captions == other.captions
+        assert one.nouns is not None
+        assert other.nouns is not None
+        assert torch.equal(one.nouns.token_ids, other.nouns.token_ids)
+        assert torch.equal(one.nouns.words, other.nouns.words)
     assert len(dataset.source.problems) == 0
     for batch in shared:
         dataset.source.problems.extend(batch.problems)
@@ -108,6 +122,25 @@ def test_a_batch_moves_to_a_device(tmp_path: Path) -> None:
     moved = batch.to("meta")
     assert {moved.images.device.type, moved.token_ids.device.type, moved.sample_ids.device.type} == {"meta"}
     assert moved.captions == batch.captions
+    assert moved.nouns is not None
+    assert {moved.nouns.token_ids.device.type, moved.nouns.words.device.type} == {"meta"}
+
+
+def test_captions_and_noun_prompts_are_cut_after_the_longest_of_each(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    end_id = dataset.tokenizer.end_id
+    batch = load(dataset, workers=0, steps=1)[0]
+    cut = batch.trimmed(end_id)
+    assert batch.nouns is not None
+    assert cut.nouns is not None
+    for ids, shorter in ((batch.token_ids, cut.token_ids), (batch.nouns.token_ids, cut.nouns.token_ids)):
+        length = shorter.shape[-1]
+        assert torch.equal(ids[..., :length], shorter)
+        assert (shorter == end_id).sum() == ids[..., 0].numel()
+        assert (shorter[..., -1] == end_id).any()
+        assert not ids[..., length:].any()
+    dataset.nouns = None
+    assert load(dataset, workers=0, steps=1)[0].trimmed(end_id).nouns is None
 
 
 def test_every_visit_of_weighted_sources_has_an_id_of_its_own(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def original_state() -> Callable[[DualEncoder], dict[str, Tensor]]:
                 new = re.sub(pattern, replacement, new)
             if re.search(r"projector\.linear_(hidden\.0|out)\.weight$", new):
                 tensor = tensor[..., None]
-            state[new] = tensor.reshape(()) if new == "logit_scale" else tensor
+            state[new] = tensor.reshape(()) if new.endswith("logit_scale") else tensor
         return state
 
     return convert

@@ -90,10 +90,22 @@ def test_the_original_layout(
 ) -> None:
     torch.save({"model": original_state(tiny_model), "epoch": 29}, tmp_path / "groupvit.pth")
     weights = read_groupvit(tmp_path / "groupvit.pth", tiny_config)
-    assert weights.config == tiny_config
-    expected = tiny_model.state_dict()
+    assert weights.config == tiny_config.updated(multi_label=True)
+    expected = {**tiny_model.state_dict(), "multi_label_logit_scale": torch.tensor([2.0])}
     assert weights.state.keys() == expected.keys()
     assert all(torch.equal(weights.state[name], tensor) for name, tensor in expected.items())
+    DualEncoder(weights.config).load_state_dict(weights.state)
+
+
+def test_an_original_trained_without_the_multi_label_loss_has_no_scale_for_it(
+    tiny_model: DualEncoder, tiny_config: DualEncoderConfig, original_state: Convert, tmp_path: Path
+) -> None:
+    state = original_state(tiny_model)
+    del state["multi_label_logit_scale"]
+    torch.save({"model": state}, tmp_path / "groupvit.pth")
+    weights = read_groupvit(tmp_path / "groupvit.pth", tiny_config.updated(multi_label=True))
+    assert weights.config == tiny_config
+    assert weights.state.keys() == tiny_model.state_dict().keys()
 
 
 def test_published_architecture_without_hints(original_state: Convert, tmp_path: Path) -> None:
@@ -102,8 +114,9 @@ def test_published_architecture_without_hints(original_state: Convert, tmp_path:
     scenes = DualEncoderConfig().updated(
         image=DualEncoderConfig().image.updated(assignment="soft", centre_keys=True, width=128, num_heads=4)
     )
-    assert read_groupvit(tmp_path / "groupvit.pth").config == DualEncoderConfig()
-    assert read_groupvit(tmp_path / "groupvit.pth", scenes).config == DualEncoderConfig()
+    published = DualEncoderConfig(multi_label=True)
+    assert read_groupvit(tmp_path / "groupvit.pth").config == published
+    assert read_groupvit(tmp_path / "groupvit.pth", scenes).config == published
 
 
 @pytest.mark.parametrize("name", ["groupvit_official_small_modelonly.pth", "groupvit_hf_small"])

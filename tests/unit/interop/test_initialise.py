@@ -77,10 +77,10 @@ def test_what_has_no_counterpart_is_accounted_for(
     report = start(model, tmp_path / "w.pth")
     expected = {name for name in before if name.startswith("text_encoder.norm.") or name.endswith("batches_tracked")}
     assert report.missing.keys() == expected
-    assert set(report.ignored) == {"teacher_head.weight", "queue"}
+    assert set(report.ignored) == {"teacher_head.weight", "queue", "multi_label_logit_scale"}
     assert report.loaded.keys() | report.missing.keys() == before.keys()
     assert "text_encoder.norm.* (2)" in report.summary()
-    assert "ignored: teacher_head.* (1), queue" in report.summary()
+    assert "ignored: multi_label_logit_scale, teacher_head.* (1), queue" in report.summary()
     after, source = model.state_dict(), tiny_model.state_dict()
     for name in before:
         assert torch.equal(after[name], (before if name in expected else source)[name])

@@ -51,7 +51,7 @@ def test_what_a_card_says() -> None:
     made = card()
     assert made.pairs_per_second == 4.0
     assert (made.seed, made.recipe, made.step) == (7, "test", 10)
-    assert made.data.model_dump() == {"fingerprint": "abc", "num_pairs": 96}
+    assert made.data.model_dump() == {"fingerprint": "abc", "num_pairs": 96, "nouns": None}
     assert made.layout.world_size == 1
     assert made.layout.threads == torch.get_num_threads()
     assert made.layout.device_name

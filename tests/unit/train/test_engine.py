@@ -10,6 +10,9 @@ from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.multi_label import MultiLabelConfig
+from mixreorg.objectives.terms import WeightSchedule
+from mixreorg.text.noun_prompts import NounPrompts
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import DataConfig, EngineConfig, OptimConfig, TrainConfig
 from mixreorg.train.engine import Engine, StepInputs
@@ -42,12 +45,18 @@ def model(config: TrainConfig, tokenizer: Tokenizer) -> DualEncoder:
 def inputs(tokenizer: Tokenizer) -> StepInputs:
     torch.manual_seed(1)
     ids = tokenizer.encode([f"a {name}" for name in NAMES])
-    return StepInputs(torch.randn(8, 3, 32, 32), ids, torch.arange(8) * 7919)
+    words = torch.tensor([[0, 1], [2, -1], [-1, -1], [0, 2], [3, 1], [2, -1], [4, 0], [1, 3]])
+    prompts = tokenizer.encode([f"a photo of a {NAMES[word]}." for word in words.flatten().tolist()])
+    nouns = NounPrompts(prompts.view(8, 2, -1), words)
+    return StepInputs(torch.randn(8, 3, 32, 32), ids, torch.arange(8) * 7919, nouns)
 
 
 def gradients(config: TrainConfig, model: DualEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
     """Gradients, buffers and logged numbers of one step."""
     assert model.tokenizer is not None
+    if config.objective.multi_label.is_on:
+        torch.manual_seed(0)
+        model = DualEncoder(config.model.updated(multi_label=True), model.tokenizer)
     objective = build_objective(copy.deepcopy(model), config.objective)
     engine = Engine(config, "cpu")
     engine.prepare(objective, build_optimizer(objective, config.optim))
@@ -77,10 +86,16 @@ OBJECTIVES = [
     MixReorgConfig.from_dict(
         {"group_size": 2, "mixed_per_group": 1, "restored": {"weight": 0.0}, "patch_weights": "relevance"}
     ),
+    GroupViTConfig(multi_label=MultiLabelConfig(weight=WeightSchedule())),
+    MixReorgConfig(
+        group_size=2, multi_label=MultiLabelConfig(weight=WeightSchedule(), repeated_nouns="positive", num_nouns=2)
+    ),
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["groupvit", "complete", "gate", "reduced", "fewer mixed"])
+@pytest.mark.parametrize(
+    "objective", OBJECTIVES, ids=["groupvit", "complete", "gate", "reduced", "fewer mixed", "nouns", "all"]
+)
 @pytest.mark.parametrize("chunk", [2, 4, 6])
 def test_the_gradient_in_chunks_is_the_gradient_of_the_whole(
     config: TrainConfig, model: DualEncoder, objective: Any, chunk: int

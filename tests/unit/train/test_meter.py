@@ -15,9 +15,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.cpu = 7.0
 
     def perf_counter(self) -> float:
         return self.now
+
+    def process_time(self) -> float:
+        return self.cpu
 
 
 @pytest.fixture
@@ -68,6 +72,19 @@ def test_a_pause_after_a_reading_is_left_out_of_the_next_one(clock: Clock):
     meter.exclude_pause()
     step(meter, clock, wait=0.0, work=1.0)
     assert meter.read()["pairs_per_second"] == pytest.approx(8)
+
+
+def test_cores_at_work_leave_pauses_out(clock: Clock):
+    meter = Meter(0, 10, 8)
+    clock.cpu += 3.0
+    step(meter, clock, wait=0.0, work=2.0)
+    clock.now += 50
+    clock.cpu += 90
+    meter.exclude_pause()
+    assert meter.read()["cpu_cores"] == pytest.approx(1.5)
+    clock.cpu += 4.0
+    step(meter, clock, wait=1.0, work=1.0)
+    assert meter.read()["cpu_cores"] == pytest.approx(2)
 
 
 def test_mfu_is_the_share_of_the_peak_and_absent_without_it(clock: Clock):

@@ -20,12 +20,13 @@ from mixreorg.data.transforms import augment
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.randomness import numpy_generator, sample_keys
+from mixreorg.text.noun_prompts import NounPrompts
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device, Engine, StepInputs
 from mixreorg.train.optim import build_optimizer
-from mixreorg.train.planning.flops import flops_per_pair
-from mixreorg.train.setup import build_objective
+from mixreorg.train.planning.flops import flops_per_pair, noun_length
+from mixreorg.train.setup import build_objective, open_nouns
 
 _FIRST_BATCH = {"cpu": 8}
 _FIRST_BATCH_ELSEWHERE = 32
@@ -128,7 +129,9 @@ def measure_reading(config: TrainConfig, tokenizer: Tokenizer, source: PairSourc
         source: pairs to read from at random places; None for a synthetic picture of 512 x 384 px.
     """
     source = source or PairSource([("synthetic", [_Picture()])], Problems())
-    dataset = PairDataset(source, tokenizer, config.data.transform, config.seed)
+    # A plan does not insist on the word list that training needs.
+    nouns = open_nouns(config, tokenizer) if config.data.nouns is not None else None
+    dataset = PairDataset(source, tokenizer, config.data.transform, config.seed, nouns)
     places = numpy_generator("reading").integers(0, len(source), 1 << 16)
     # Reading processes have one torch thread each.
     with _threads(1):
@@ -172,17 +175,26 @@ def _sizes(engine: Engine, config: TrainConfig, share: int, text_length: int) ->
 def _step_seconds(engine: Engine, config: TrainConfig, size: int, text_length: int, step: int) -> float:
     side, text = config.model.image.image_size, config.model.text
     images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8).to(engine.device)
-    token_ids = torch.randint(0, text.end_id, (size, min(text_length, text.context_length)))
-    token_ids[:, -1] = text.end_id
-    token_ids = token_ids.to(engine.device)
+    token_ids = _random_texts(config, (size, min(text_length, text.context_length))).to(engine.device)
+    nouns, loss = None, config.objective.multi_label
+    if loss.is_on:
+        prompts = _random_texts(config, (size, loss.num_nouns, noun_length(config)))
+        nouns = NounPrompts(prompts, torch.randint(1000, prompts.shape[:2])).map(lambda ids: ids.to(engine.device))
     keys = sample_keys(0, torch.arange(size) + step * size)
     _synchronise(engine.device)
     start = time.perf_counter()
-    inputs = StepInputs(augment(images, keys, config.data.transform), token_ids, keys.to(engine.device))
+    inputs = StepInputs(augment(images, keys, config.data.transform), token_ids, keys.to(engine.device), nouns)
     # A step at which every loss counts.
     engine.step(inputs, config.steps, config.optim.lr)
     _synchronise(engine.device)
     return time.perf_counter() - start
+
+
+def _random_texts(config: TrainConfig, shape: tuple[int, ...]) -> torch.Tensor:
+    """Token ids of texts that all end at the last place."""
+    token_ids = torch.randint(0, config.model.text.end_id, shape)
+    token_ids[..., -1] = config.model.text.end_id
+    return token_ids
 
 
 def _synchronise(device: torch.device) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.text.templates import prompt_length
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.planning.costs import (
     Cost,
@@ -78,11 +79,11 @@ def encoder_costs(config: TrainConfig, numerics: Numerics, text_length: int | No
 
     ``mixed branch`` and ``restored branch`` are what MixReorg adds; the other parts are plain GroupViT.
     """
-    text, image = config.model.text, config.model.image
-    length = min(text_length or text.context_length, text.context_length)
-    block = transformer_block(length, text.width, text.num_heads, text.mlp_ratio, numerics, activation=text.activation)
-    costs = {
-        "text encoder": block * text.depth + Cost(saved=length * 8) + layer_norm(1, text.width, _FLOAT),
+    image, nouns = config.model.image, config.objective.multi_label
+    costs = {"text encoder": _text(config, text_length, numerics)}
+    if nouns.is_on:
+        costs["noun prompts"] = _text(config, noun_length(config), numerics) * nouns.num_nouns
+    costs |= {
         "patch embedding": patch_embedding(image, numerics),
         "stage 1": _stage_one(image, 0, numerics),
         **_grouping(image, numerics),
@@ -103,12 +104,15 @@ def loss_costs(config: TrainConfig, numerics: Numerics, share: int, global_batch
     """Cost *per process* of the loss of its share of the global batch (``Objective.loss``), by part."""
     model, objective = config.model, config.objective
     hidden, embed = model.projector_hidden, model.embed_dim
+    nouns = objective.multi_label.num_nouns if objective.multi_label.is_on else 0
     images = projector(global_batch, model.image.width, hidden, embed, numerics)
     contrast = _contrastive(share, global_batch, embed, numerics)
     costs = {
-        "projectors": images + projector(global_batch, model.text.width, hidden, embed, numerics),
+        "projectors": images + projector(global_batch * (1 + nouns), model.text.width, hidden, embed, numerics),
         "contrastive loss": contrast,
     }
+    if nouns:
+        costs["multi-label loss"] = _multi_label(share, global_batch, nouns, embed, numerics)
     if isinstance(objective, MixReorgConfig):
         if objective.mixed.weight:
             mixed = round(share * objective.mixed_share)
@@ -119,6 +123,19 @@ def loss_costs(config: TrainConfig, numerics: Numerics, share: int, global_batch
         if objective.restored.weight:
             costs["restored loss"] = images + contrast
     return costs
+
+
+def noun_length(config: TrainConfig) -> int:
+    """Tokens per noun prompt as the text encoder sees them: an estimate of the longest of a batch."""
+    return min(prompt_length(config.objective.multi_label.templates), config.model.text.context_length)
+
+
+def _text(config: TrainConfig, text_length: int | None, numerics: Numerics) -> Cost:
+    """The text encoder on one text."""
+    text = config.model.text
+    length = min(text_length or text.context_length, text.context_length)
+    block = transformer_block(length, text.width, text.num_heads, text.mlp_ratio, numerics, activation=text.activation)
+    return block * text.depth + Cost(saved=length * 8) + layer_norm(1, text.width, _FLOAT)
 
 
 def _stage_one(image: ImageEncoderConfig, first: int, numerics: Numerics) -> Cost:
@@ -169,6 +186,12 @@ def _contrastive(share: int, global_batch: int, embed: int, numerics: Numerics) 
     """Both directions of InfoNCE: logits and their softmax, in float32."""
     copies = 4 * global_batch * embed * _FLOAT if numerics.compute < _FLOAT else 0
     return Cost(4.0 * share * global_batch * embed, 4 * share * global_batch * _FLOAT + copies)
+
+
+def _multi_label(share: int, global_batch: int, nouns: int, embed: int, numerics: Numerics) -> Cost:
+    """Both directions of the loss on noun prompts: logits, their softmax and targets, in float32."""
+    pairs = share * global_batch * nouns
+    return Cost(4.0 * pairs * embed, 6 * pairs * _FLOAT)
 
 
 def _mixed_loss(

@@ -8,7 +8,7 @@ from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.planning.costs import Cost, Numerics, transformer_block
-from mixreorg.train.planning.flops import encoder_costs, loss_costs
+from mixreorg.train.planning.flops import encoder_costs, loss_costs, noun_length
 from mixreorg.train.setup import build_objective
 
 _FLOAT = 4
@@ -156,18 +156,25 @@ def _largest_block(config: TrainConfig, numerics: Numerics, text_length: int | N
         branches[0] * (image.grid[0] * image.grid[1] + image.num_group_tokens[0]),
         branches[1] * (image.num_segments[0] + image.num_group_tokens[1]),
     ]
-    length = min(text_length or text.context_length, text.context_length)
-    blocks = [
-        transformer_block(round(max(tokens)), image.width, image.num_heads, image.mlp_ratio, numerics),
-        transformer_block(length, text.width, text.num_heads, text.mlp_ratio, numerics, activation=text.activation),
-    ]
-    return max(block.block_saved for block in blocks)
+
+    def of_texts(count: int, length: int) -> float:
+        heads, ratio = text.num_heads, text.mlp_ratio
+        block = transformer_block(length, text.width, heads, ratio, numerics, activation=text.activation)
+        return count * block.block_saved
+
+    nouns = objective.multi_label
+    return max(
+        transformer_block(round(max(tokens)), image.width, image.num_heads, image.mlp_ratio, numerics).block_saved,
+        of_texts(1, min(text_length or text.context_length, text.context_length)),
+        of_texts(nouns.num_nouns, noun_length(config)) if nouns.is_on else 0.0,
+    )
 
 
 def _feature_bytes(config: TrainConfig) -> float:
     """Bytes per pair of what the loss is made of (``Objective.features``)."""
     image, objective = config.model.image, config.objective
-    numbers: float = config.model.text.width + image.width
+    nouns = objective.multi_label.num_nouns if objective.multi_label.is_on else 0
+    numbers: float = config.model.text.width * (1 + nouns) + image.width
     if isinstance(objective, MixReorgConfig):
         patches, segments = image.grid[0] * image.grid[1], image.num_segments[1]
         if objective.mixed.weight:

@@ -9,7 +9,11 @@ import torch
 from mixreorg.data.pairs import open_pairs
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.models.dual_encoder import DualEncoderConfig
+from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.objectives.multi_label import MultiLabelConfig
+from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.recipes import recipe
+from mixreorg.text.nouns import NounList
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import DataConfig, EngineConfig, TrainConfig
 from mixreorg.train.planning.calibration import longest_caption, measure_reading, measure_step, shard_bytes
@@ -50,6 +54,24 @@ def test_a_batch_smaller_than_what_is_tried(config: TrainConfig) -> None:
     time = measure_step(config.updated(batch_size=4), 4, text_length=8, device="cpu")
     assert time.batches == (4, 4)
     assert time.fixed == 0
+
+
+def test_noun_prompts_are_made_and_trained_on(
+    config: TrainConfig, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nouns = GroupViTConfig(multi_label=MultiLabelConfig(weight=WeightSchedule()))
+    config = config.updated(model=config.model.updated(multi_label=True), objective=nouns, batch_size=4)
+    assert measure_step(config, 4, text_length=8, device="cpu").seconds(4) > 0
+    # A plan without a word list is a plan; with one, its captions are searched.
+    found: list[str] = []
+    find = NounList.find
+    monkeypatch.setattr(NounList, "find", lambda self, caption: found.append(caption) or find(self, caption))
+    assert measure_reading(config, tokenizer) > 5
+    assert not found
+    (tmp_path / "nouns.txt").write_text("dog\nhouse\n")
+    data = config.data.updated(nouns=str(tmp_path / "nouns.txt"))
+    assert measure_reading(config.updated(data=data), tokenizer) > 5
+    assert found
 
 
 def test_larger_pictures_are_read_more_slowly(config: TrainConfig, tokenizer: Tokenizer) -> None:

@@ -8,11 +8,13 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.recipes import recipe
+from mixreorg.text.noun_prompts import NounPrompts
 from mixreorg.train.config import DataConfig, EngineConfig, TrainConfig
 from mixreorg.train.planning.costs import Numerics
-from mixreorg.train.planning.flops import encoder_costs, flops_per_pair, loss_costs
+from mixreorg.train.planning.flops import encoder_costs, flops_per_pair, loss_costs, noun_length
 from mixreorg.train.planning.memory import count_parameters
 from mixreorg.train.setup import build_objective
 
@@ -27,30 +29,44 @@ OBJECTIVES: dict[str, GroupViTConfig | MixReorgConfig] = {
     "binary": MixReorgConfig(mixed_form="binary_cross_entropy"),
     "dice in the group": MixReorgConfig(mixed_form="dice", candidates="group"),
     "restored alone": MixReorgConfig(mixed=WeightSchedule(weight=0.0)),
+    "nouns": GroupViTConfig(multi_label=MultiLabelConfig(weight=WeightSchedule())),
+    "nouns and mixing": MixReorgConfig(multi_label=MultiLabelConfig(weight=WeightSchedule(), num_nouns=2)),
 }
 BATCH, LENGTH = 8, 16
 
 
 def tiny(objective: GroupViTConfig | MixReorgConfig, model: DualEncoderConfig) -> TrainConfig:
-    side = model.image.image_size
-    return TrainConfig(
-        model=model, objective=objective, data=DataConfig(transform=ImageTransformConfig(image_size=side)), batch_size=8
-    )
+    data = DataConfig(transform=ImageTransformConfig(image_size=model.image.image_size))
+    model = model.updated(multi_label=objective.multi_label.is_on)
+    return TrainConfig(model=model, objective=objective, data=data, batch_size=8)
 
 
 def scenes(objective: GroupViTConfig | MixReorgConfig) -> TrainConfig:
-    return recipe("scenes_groupvit").updated(objective=objective, batch_size=BATCH)
+    config = recipe("scenes_groupvit")
+    model = config.model.updated(multi_label=objective.multi_label.is_on)
+    return config.updated(model=model, objective=objective, batch_size=BATCH)
 
 
 def vit_s(objective: GroupViTConfig | MixReorgConfig) -> TrainConfig:
     return tiny(objective, DualEncoderConfig(image=ImageEncoderConfig(image_size=64)))
 
 
-def inputs(config: TrainConfig, batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-    side, end_id = config.model.image.image_size, config.model.text.end_id
-    token_ids = torch.randint(1, end_id, (batch, LENGTH))
-    token_ids[:, -1] = end_id
-    return torch.randn(batch, 3, side, side), token_ids, torch.arange(batch) * 7919, config.steps
+def inputs(
+    config: TrainConfig, batch: int = BATCH
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, NounPrompts | None]:
+    side, loss = config.model.image.image_size, config.objective.multi_label
+    nouns = None
+    if loss.is_on:
+        words = torch.arange(batch * loss.num_nouns).view(batch, loss.num_nouns)
+        nouns = NounPrompts(texts(config, *words.shape, noun_length(config)), words)
+    keys = torch.arange(batch) * 7919
+    return torch.randn(batch, 3, side, side), texts(config, batch, LENGTH), keys, config.steps, nouns
+
+
+def texts(config: TrainConfig, *shape: int) -> torch.Tensor:
+    token_ids = torch.randint(1, config.model.text.end_id, shape)
+    token_ids[..., -1] = config.model.text.end_id
+    return token_ids
 
 
 def counted(config: TrainConfig, *, backward: bool = True) -> tuple[float, float]:
@@ -152,7 +168,7 @@ def test_kept_bytes_of_a_vit_s_are_those_that_autograd_keeps(name: str, precisio
     assert expected_bytes(config, BATCH) == pytest.approx(saved_bytes(config, BATCH), rel=0.003)
 
 
-@pytest.mark.parametrize("name", ["complete", "cross entropy", "binary", "dice in the group"])
+@pytest.mark.parametrize("name", ["complete", "cross entropy", "binary", "dice in the group", "nouns"])
 def test_kept_bytes_of_the_losses_grow_with_the_square_of_the_batch(name: str) -> None:
     config = scenes(OBJECTIVES[name]).with_overrides(["precision=fp32"])
     assert expected_bytes(config, 64) == pytest.approx(saved_bytes(config, 64), rel=0.01)

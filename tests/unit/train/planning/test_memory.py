@@ -5,6 +5,8 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.recipes import recipe
 from mixreorg.train.config import EngineConfig, TrainConfig
+from mixreorg.train.planning.costs import Numerics
+from mixreorg.train.planning.flops import encoder_costs
 from mixreorg.train.planning.memory import count_parameters, estimate_memory
 from mixreorg.train.setup import build_objective
 
@@ -54,6 +56,21 @@ def test_memory_falls_with_the_chunk_and_with_checkpointing() -> None:
     assert recomputed.activations < 0.5 * estimate_memory(config, "cuda", 512).activations
     whole = estimate_memory(with_engine(config, 512, False), "cuda", 512)
     assert whole == estimate_memory(config, "cuda", 512)
+
+
+def test_noun_prompts_take_memory_of_their_own() -> None:
+    config = recipe("groupvit_vits_gcc_yfcc")
+    config = config.updated(model=config.model.updated(multi_label=True))
+    plain = recipe("groupvit_vits_cc12m")
+    for chunk, checkpointing in ((None, False), (64, False), (64, True)):
+        more, less = (
+            estimate_memory(with_engine(run, chunk, checkpointing), "cuda", 512).activations for run in (config, plain)
+        )
+        assert 1.01 * less < more < 1.6 * less
+    numerics = Numerics.of(config.precision, "cuda")
+    costs = encoder_costs(config, numerics)
+    assert 0 < costs["noun prompts"].saved < 1.5 * costs["text encoder"].saved
+    assert count_parameters(config).total == count_parameters(plain).total + 1
 
 
 def test_half_precision_keeps_less_than_twice_half() -> None:

@@ -1,0 +1,99 @@
+"""Make docs/results.md, docs/results.json and their pictures from the committed results of ablations.
+
+python docs/make_results.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mixreorg.ablate.figures import row_chart
+from mixreorg.ablate.report import to_markdown
+from mixreorg.ablate.results import FORMAT, AblationResults, RowResult, read_results
+from mixreorg.ablate.tables import sections
+from mixreorg.charts import save_png
+from mixreorg.files import read_json, write_text
+
+DOCS = Path(__file__).parent
+
+_INTRODUCTION = """# Results
+
+Written by `docs/make_results.py` from the result files in [results](results), which also hold the command of every
+run, its curves, the versions and the machine. [ablate.md](ablate.md) says how such files are made.
+"""
+
+
+def result_files(folder: Path = DOCS / "results") -> list[Path]:
+    """Result files of ablations in a folder, by name; others are left out."""
+    return [path for path in sorted(folder.glob("*.json")) if _is_ablation(path)]
+
+
+def markdown(files: list[Path]) -> str:
+    """The page."""
+    parts = [_INTRODUCTION]
+    for path in files:
+        results = read_results(path)
+        charts = [f"![{section.title or 'Results'}](images/{name})" for section, name in _pictures(path, results)]
+        parts.append(to_markdown(results, charts))
+    return "\n".join(parts)
+
+
+def numbers(files: list[Path]) -> str:
+    """JSON: by file, preset (or world, where the data existed) and row, the metrics of each seed."""
+    return (
+        json.dumps({path.stem: _by_preset(read_results(path)) for path in files}, indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def main() -> None:
+    """Write everything."""
+    files = result_files()
+    write_text(DOCS / "results.md", markdown(files))
+    write_text(DOCS / "results.json", numbers(files))
+    for old in (DOCS / "images").glob("results_*.png"):
+        old.unlink()
+    for path in files:
+        results = read_results(path)
+        for section, name in _pictures(path, results):
+            save_png(row_chart(results, section.rows, results.splits[0]), DOCS / "images" / name)
+
+
+def _is_ablation(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _pictures(path: Path, results: AblationResults) -> list[tuple[Any, str]]:
+    return [(item, f"results_{path.stem}_{number}.png") for number, item in enumerate(sections(results), start=1)]
+
+
+def _by_preset(results: AblationResults) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = {}
+    for row in results.rows:
+        content.setdefault(row.preset or row.world, {})[row.name] = _row(results, row)
+    return content
+
+
+def _row(results: AblationResults, row: RowResult) -> dict[str, Any]:
+    runs = results.finished(row.name)
+    return {
+        "label": row.label,
+        "method": row.method,
+        "recipe": row.recipe,
+        "seeds": [run.seed for run in runs],
+        "runs": [
+            {
+                "seed": run.seed,
+                "steps": run.steps,
+                "train_seconds": run.cost.train_seconds,
+                "train_cpu_seconds": run.cost.train_cpu_seconds,
+                "mixed_mask_accuracy": run.checkpoints["best"].mixed_mask_accuracy,
+                "splits": run.checkpoints["best"].splits,
+            }
+            for run in runs
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Page, CSV and Markdown of one or several ablations, from their result files alone."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from mixreorg.ablate.figures import row_chart, run_curves
+from mixreorg.ablate.results import AblationResults, to_csv
+from mixreorg.ablate.tables import Section, Table, sections
+from mixreorg.charts import to_svg
+from mixreorg.files import write_text
+from mixreorg.html_page import html_page
+
+
+def write_report(all_results: Sequence[AblationResults], out: Path) -> Path:
+    """Write ``index.html``, ``results.md`` and ``results.csv`` (``results-2.csv`` and so on for further ablations).
+
+    Args:
+        all_results: one or several ablations, shown one after the other.
+        out: folder, created if missing.
+
+    Returns:
+        The page.
+
+    Raises:
+        MixreorgError: a file cannot be written, or the extra ``train`` is missing.
+    """
+    for number, results in enumerate(all_results, start=1):
+        name = "results.csv" if number == 1 else f"results-{number}.csv"
+        write_text(out / name, to_csv(results))
+    write_text(out / "results.md", "\n".join(to_markdown(results) for results in all_results))
+    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    title = escape(", ".join(results.title for results in all_results))
+    page = out / "index.html"
+    write_text(page, html_page(title, style, "\n".join(_ablation(results) for results in all_results)))
+    return page
+
+
+def to_markdown(results: AblationResults, charts: Sequence[str] = ()) -> str:
+    """The tables of an ablation.
+
+    Args:
+        results: of the ablation.
+        charts: Markdown of a picture per section; none by default.
+    """
+    parts = [f"## {_cell(results.title)}", *_facts(results)]
+    for index, section in enumerate(sections(results)):
+        if section.title:
+            parts.append(f"### {_cell(section.title)}")
+        parts += charts[index : index + 1]
+        parts += [f"{_cell(table.title)}\n\n{_markdown_table(table)}" for table in section.tables]
+    parts.append(f"{_HOW_TO_READ}\n\n{results.selection_rule}")
+    return "\n\n".join(parts) + "\n"
+
+
+_HOW_TO_READ = (
+    "± is the standard deviation over seeds. Differences are paired by seed, with the 95 % interval of Student's t "
+    "over the seeds; an interval that holds 0 shows no difference. Values are those of the best checkpoint unless a "
+    "column says otherwise. Training time counts the steps alone: no start-up, evaluation or checkpoint."
+)
+
+
+def _facts(results: AblationResults) -> list[str]:
+    """Paragraphs about what the numbers rest on."""
+    finished = [run for run in results.runs if run.state == "finished"]
+    expected = sum(row.num_seeds for row in results.rows)
+    sentences = [f"{len(finished)} of {expected} runs are finished."]
+    machines = {machine: None for run in finished for machine in run.machines}
+    sentences += [
+        f"Trained on {machine.cpu} ({machine.cores} cores, {machine.threads} per run, {machine.cpu_capability}), "
+        f"device {machine.device}."
+        for machine in machines
+    ]
+    codes = {(run.code.commit, run.code.dirty): None for run in finished}
+    sentences += [
+        f"Code: {commit or 'no checkout'}{' with uncommitted changes' if dirty else ''}." for commit, dirty in codes
+    ]
+    note = [results.budget_note] if results.budget_note else []
+    return [*note, " ".join(sentences)]
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [table.header, tuple(["---"] + ["---:"] * (len(table.header) - 1)), *table.rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that stays what it is in Markdown and in one line."""
+    for character in "\\|*_`<>[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _ablation(results: AblationResults) -> str:
+    parts = [f"<header>\n<h1>{escape(results.title)}</h1>"]
+    parts += [f"<p>{escape(text)}</p>" for text in _facts(results)]
+    parts.append("</header>")
+    parts += [_section(results, section) for section in sections(results)]
+    parts.append(_curves(results))
+    parts.append(_commands(results))
+    parts.append(f"<footer>\n<p>{_HOW_TO_READ}</p>\n<p>{escape(results.selection_rule)}</p>\n</footer>")
+    return "\n".join(parts)
+
+
+def _section(results: AblationResults, section: Section) -> str:
+    split = results.splits[0]
+    title = f"Foreground mIoU of each row on {split.name}"
+    chart = to_svg(row_chart(results, section.rows, split), title)
+    caption = "Dots are seeds, diamonds their means, bars one standard deviation; orange is the baseline."
+    heading = escape(section.title) if section.title else "Results"
+    tables = "\n".join(_html_table(table) for table in section.tables)
+    figure = f'<figure class="rows"><div class="scroll">{chart}</div>\n<figcaption>{caption}</figcaption></figure>'
+    return f"<section>\n<h2>{heading}</h2>\n{figure}\n{tables}\n</section>"
+
+
+def _html_table(table: Table) -> str:
+    header = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<h3>{escape(table.title)}</h3>\n<div class="scroll"><table>\n<thead><tr>{header}</tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
+
+
+def _curves(results: AblationResults) -> str:
+    items = []
+    for row in results.rows:
+        runs = [run for run in results.runs if run.row == row.name]
+        if not runs:
+            continue
+        loss, miou = run_curves(runs)
+        items.append(
+            f"<details>\n<summary>{escape(row.label)}</summary>\n"
+            f'<div class="curves"><figure>{to_svg(loss, f"loss of {row.label}")}</figure>\n'
+            f"<figure>{to_svg(miou, f'validation mIoU of {row.label}')}</figure></div>\n</details>"
+        )
+    return "<section>\n<h2>Curves</h2>\n" + "\n".join(items) + "\n</section>"
+
+
+def _commands(results: AblationResults) -> str:
+    worlds = "\n".join(escape(command) for world in results.worlds for command in world.commands)
+    runs = "\n".join(escape(run.command) for run in results.runs)
+    return (
+        "<section>\n<h2>Run it again</h2>\n<p>Each run by itself, in an empty folder; the worlds first.</p>\n"
+        f"<details>\n<summary>Commands</summary>\n<pre><code>{worlds}\n{runs}</code></pre>\n</details>\n</section>"
+    )

@@ -1,0 +1,194 @@
+"""Running an ablation: worlds, queue, measuring, report. A second call goes on where the first was stopped."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from mixreorg.ablate.accounts import Part, add_part, this_machine
+from mixreorg.ablate.collect import collect, is_trained
+from mixreorg.ablate.grid import PlannedRun, plan, select
+from mixreorg.ablate.measuring import MeasureJob, SplitJob, is_measured
+from mixreorg.ablate.queue import Ended, Job, Slot, Stage, make_slots, run_jobs
+from mixreorg.ablate.report import write_report
+from mixreorg.ablate.results import read_results
+from mixreorg.ablate.spec import AblationSpec, SplitConfig, read_spec
+from mixreorg.ablate.status import StatusDisplay, Watched
+from mixreorg.ablate.worlds import make_world, world_paths
+from mixreorg.config import differences
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json, write_json
+from mixreorg.train.engine import Device
+from mixreorg.train.planning.hardware import available_device
+from mixreorg.train.run_lock import RunLock
+from mixreorg.train.stopping import Stop
+
+CONFIG, JOB, LOG = "ablate_config.json", "ablate_measure.json", "ablate.log"
+
+# These change no number of a run.
+_FREE = ("engine", "log_every", "alarms", "wandb_project", "keep_checkpoints")
+_FREE_DATA = ("train", "num_workers", "index_dir", "cache_dir", "cache_gb")
+
+
+@dataclass(frozen=True)
+class AblationOutcome:
+    """How a call of :func:`run_ablation` ended."""
+
+    page: Path
+    failed: tuple[str, ...]
+    """Names of the runs that failed."""
+    stopped: Stop | None
+    """The signal that ended it before its last run, if one did."""
+
+
+def run_ablation(
+    spec_file: Path,
+    out: Path,
+    *,
+    workers: int = 1,
+    device: Device = "auto",
+    only: Sequence[str] = (),
+    console: Console | None = None,
+) -> AblationOutcome:
+    """Train and measure what an ablation asks for and is not there yet, then write its results.
+
+    Args:
+        spec_file: the ablation, YAML or JSON.
+        out: gets ``worlds/``, ``runs/ROW/seed-S/``, ``results.json``, ``results.csv``, ``results.md``,
+            ``index.html``.
+        workers: runs at once.
+        device: as for :func:`~mixreorg.train.trainer.train`.
+        only: rows to run; all by default. The report holds all that is there.
+        console: where progress goes; standard error by default.
+
+    Raises:
+        MixreorgError: something in the ablation is wrong, or ``out`` holds runs or worlds of another one. Nothing
+            has been run then.
+    """
+    console = console or Console(stderr=True)
+    spec, out = read_spec(spec_file), out.absolute()
+    runs = plan(spec)
+    chosen = select(spec, runs, only)
+    device_type = available_device().type if device == "auto" else device
+    slots = make_slots(workers, device_type)
+    jobs = {run.folder: _measure_job(spec, run) for run in runs}
+    for run in runs:
+        _check_unchanged(out, run)
+    lock = RunLock(out)
+    lock.acquire()
+    try:
+        for name in dict.fromkeys(_worlds(spec, chosen)):
+            make_world(name, spec.worlds[name], out, console)
+        watched = _prepare(chosen, jobs, out, device_type)
+        with StatusDisplay(console, watched) as display:
+            stopped = run_jobs([item.job for item in watched], slots, out, display.update)
+        results = collect(spec, runs, jobs, out)
+        write_json(out / "results.json", results.to_dict())
+        page = write_report([results], out)
+    finally:
+        lock.release()
+    failed = tuple(item.job.name for item in watched if item.job.state == "failed")
+    return AblationOutcome(page, failed, stopped)
+
+
+def report_ablations(files: Sequence[Path], out: Path) -> Path:
+    """Write page, CSV and Markdown from result files.
+
+    Returns:
+        The page.
+
+    Raises:
+        MixreorgError: a file is no result file, or the report cannot be written.
+    """
+    return write_report([read_results(path) for path in files], out)
+
+
+def _check_unchanged(out: Path, run: PlannedRun) -> None:
+    path = out / run.folder / CONFIG
+    if not path.is_file():
+        return
+    changed = differences(_compared(read_json(path)), _compared(run.config.to_dict()))
+    if changed:
+        raise MixreorgError(
+            f"{run.name}: {out / run.folder} holds a run with another {', '.join(changed[:5])}; give the row another "
+            "name, or remove that folder"
+        )
+
+
+def _compared(config: dict[str, object]) -> dict[str, object]:
+    data = config["data"]
+    assert isinstance(data, dict)
+    kept = {name: value for name, value in config.items() if name not in _FREE}
+    return {**kept, "data": {name: value for name, value in data.items() if name not in _FREE_DATA}}
+
+
+def _worlds(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
+    """Worlds that runs train and are measured on."""
+    measured = [split.world for split in spec.measure.splits if split.world is not None]
+    return [run.row.world for run in runs] + measured
+
+
+def _measure_job(spec: AblationSpec, run: PlannedRun) -> MeasureJob:
+    measure = spec.measure
+    validation = world_paths(run.row.world, spec.worlds[run.row.world]).evaluation
+    splits = tuple(_split_job(spec, split, run) for split in measure.splits)
+    return MeasureJob(splits=splits, validation=validation, mixed_scenes=measure.mixed_scenes, mixing=measure.mixing)
+
+
+def _split_job(spec: AblationSpec, split: SplitConfig, run: PlannedRun) -> SplitJob:
+    world = split.world or run.row.world
+    root = world_paths(world, spec.worlds[world]).evaluation
+    assert root is not None, "the plan has checked it"
+    protocol = run.split_protocols[split.name]
+    return SplitJob(name=split.name, root=root, split=split.split, max_images=split.max_images, protocol=protocol)
+
+
+def _prepare(runs: Sequence[PlannedRun], jobs: dict[Path, MeasureJob], out: Path, device: str) -> list[Watched]:
+    """A job for every run that is not both trained and measured."""
+    watched = []
+    for run in runs:
+        folder = out / run.folder
+        trained = is_trained(folder, run.config.steps)
+        if trained and is_measured(folder, jobs[run.folder]):
+            continue
+        write_json(folder / CONFIG, run.config.to_dict())
+        write_json(folder / JOB, jobs[run.folder].to_dict())
+        stages = [] if trained else [_train_stage(run, out, device)]
+        stages.append(_measure_stage(run, out, device))
+        job = Job(run.name, stages)
+        job.ended = _Accountant(folder, device)
+        watched.append(Watched(job, folder, run.config.steps))
+    return watched
+
+
+def _train_stage(run: PlannedRun, out: Path, device: str) -> Stage:
+    command = [sys.executable, "-m", "mixreorg", "train", "--config", str(run.folder / CONFIG)]
+    command += ["--out", str(run.folder), "--resume", "auto", "--device", device]
+    return Stage("train", tuple(command), out / run.folder / LOG)
+
+
+def _measure_stage(run: PlannedRun, out: Path, device: str) -> Stage:
+    command = [sys.executable, "-m", "mixreorg.ablate.measuring"]
+    command += [str(run.folder), str(run.folder / JOB), device]
+    return Stage("measure", tuple(command), out / run.folder / LOG)
+
+
+@dataclass(frozen=True)
+class _Accountant:
+    """Writes down what each process of a run has used."""
+
+    folder: Path
+    device: str
+
+    def __call__(self, end: Ended, slot: Slot) -> None:
+        machine = this_machine(self.device, slot.threads)
+        part = Part(
+            stage=end.stage.name,
+            seconds=end.seconds,
+            cpu_seconds=end.cpu_seconds,
+            exit_code=end.exit_code,
+            machine=machine,
+        )
+        add_part(self.folder, part)

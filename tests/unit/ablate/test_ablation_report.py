@@ -1,0 +1,171 @@
+"""Page, CSV and Markdown are made of the result file alone and say what it says."""
+
+import csv
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import pytest
+from ablation_kit import result_values, run_values, two_by_two
+
+from mixreorg.ablate.report import to_markdown, write_report
+from mixreorg.ablate.results import AblationResults, read_results, to_csv
+from mixreorg.ablate.run import report_ablations
+from mixreorg.ablate.tables import sections
+from mixreorg.errors import MixreorgError
+from page_kit import Page
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(two_by_two()))
+    return path
+
+
+def table_rows(results, index=0):
+    (section,) = sections(results)
+    table = section.tables[index]
+    return [dict(zip(table.header, row, strict=True)) for row in table.rows]
+
+
+def test_tables_give_means_spreads_and_paired_differences(file):
+    baseline, row = table_rows(read_results(file))
+    assert baseline["foreground mIoU"] == "21.5 ± 2.1"
+    assert baseline["difference to the baseline [95 %]"] == "baseline"
+    assert row["foreground mIoU"] == "26.5 ± 3.5"
+    assert row["foreground mIoU, last step"] == "25.5 ± 3.5"
+    # 4 and 6: mean 5, half width 12.7062 * sqrt(2) / sqrt(2).
+    assert row["difference to the baseline [95 %]"] == "+5.0 [-7.7, +17.7]"
+    assert "background threshold" not in row
+    mixed = table_rows(read_results(file), 1)
+    assert [item["with the mixing of its training"] for item in mixed] == ["–", "70.0 ± 0.0"]
+    cost = table_rows(read_results(file), 2)[0]
+    assert (cost["training, CPU s"], cost["steps x batch"], cost["pairs/s"]) == ("16.0 ± 0.0", "12 x 64", "96 ± 0")
+
+
+def test_unfinished_runs_and_single_seeds_are_told():
+    runs = [run_values("groupvit", 0, 20.0), run_values("mixreorg", 0, 24.0)]
+    runs.append(run_values("mixreorg", 1, 99.0, state="unfinished"))
+    results = AblationResults.from_dict(result_values(runs))
+    _, row = table_rows(results)
+    assert (row["seeds"], row["foreground mIoU"]) == ("1 of 2", "24.0")
+    assert row["difference to the baseline [95 %]"] == "+4.0 (1 seed)"
+
+
+def test_rows_on_other_images_are_not_compared():
+    values = two_by_two()
+    values["rows"][1]["world"] = "other"
+    assert table_rows(AblationResults.from_dict(values))[1]["difference to the baseline [95 %]"] == "–"
+    values["splits"][0]["world"] = "tiny"
+    assert table_rows(AblationResults.from_dict(values))[1]["difference to the baseline [95 %]"].startswith("+5.0")
+
+
+def test_a_baseline_of_another_section_is_shown_first():
+    values = two_by_two()
+    values["rows"][0]["section"] = "Elsewhere"
+    shown = {item.title: [row.name for row in item.rows] for item in sections(AblationResults.from_dict(values))}
+    assert shown == {"Elsewhere": ["groupvit"], "Methods & more": ["groupvit", "mixreorg"]}
+
+
+def test_the_table_file_has_a_line_per_row_seed_and_split(file):
+    lines = list(csv.DictReader(io.StringIO(to_csv(read_results(file)))))
+    assert [(line["row"], line["seed"], line["split"]) for line in lines] == [
+        ("groupvit", "0", "test"),
+        ("groupvit", "1", "test"),
+        ("mixreorg", "0", "test"),
+        ("mixreorg", "1", "test"),
+    ]
+    line = lines[3]
+    assert (line["foreground_miou"], line["last_foreground_miou"], line["best_step"]) == ("29.0", "28.0", "10")
+    assert (line["section"], line["label"]) == ("Methods & more", "MixReorg | $x$")
+    assert (line["train_cpu_seconds"], line["commit"], line["dirty"]) == ("16.0", "abc123", "True")
+    assert (line["mixed_mask_accuracy_own"], lines[0]["mixed_mask_accuracy_own"]) == ("70.0", "")
+
+
+def test_the_page_is_one_file_whose_names_are_only_text(file, tmp_path):
+    page = report_ablations([file], tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert "Two <b>methods</b>" in parsed.text
+    assert "Equal <u>steps</u>." in parsed.text
+    assert "GroupViT <i>" in parsed.text
+    assert not {"b", "u", "i", "script", "link"} & set(parsed.tags)
+    assert parsed.tags.count("svg") == 1 + 2 * 2
+    assert "+5.0 [-7.7, +17.7]" in parsed.text
+    assert "runs/mixreorg<&>" in parsed.text
+    assert "abc123 with uncommitted changes" in parsed.text
+    assert "://" not in text.replace("http://www.w3.org", "")
+
+
+def test_several_files_make_one_report(file, tmp_path):
+    second = tmp_path / "second.json"
+    second.write_text(json.dumps({**two_by_two(), "title": "Second"}))
+    page = report_ablations([file, second], tmp_path / "out")
+    assert Page(page.read_text(encoding="utf-8")).tags.count("h1") == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "index.html",
+        "results.md",
+        "results.csv",
+        "results-2.csv",
+    }
+
+
+def test_markdown_keeps_names_in_their_cells(file):
+    text = to_markdown(read_results(file), ["![Chart](chart.png)"])
+    assert "## Two \\<b\\>methods\\</b\\>" in text
+    (line,) = [line for line in text.splitlines() if "+5.0" in line]
+    assert line.startswith("| MixReorg \\| $x$ | 2 | 26.5 ± 3.5 | +5.0 \\[-7.7, +17.7\\] |")
+    assert text.index("### Methods & more") < text.index("![Chart](chart.png)") < text.index("Split test")
+
+
+@pytest.mark.parametrize("content", ['{"format": "other"}', "[]", '{"format": "mixreorg-ablation-1"}'])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(MixreorgError, match=r"other\.json"):
+        read_results(path)
+
+
+def test_nothing_finished_is_a_report_too(tmp_path):
+    page = write_report([AblationResults.from_dict(result_values([]))], tmp_path)
+    assert "0 of 4 runs are finished" in Page(page.read_text(encoding="utf-8")).text
+
+
+def make_results():
+    spec = importlib.util.spec_from_file_location("make_results", DOCS / "make_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_results_holds_every_file_with_its_pictures(file, tmp_path, monkeypatch):
+    module = make_results()
+    monkeypatch.setattr(module, "DOCS", tmp_path)
+    (tmp_path / "results").mkdir()
+    file.rename(tmp_path / "results" / "main.json")
+    (tmp_path / "results" / "gradient_cache.json").write_text("{}")
+    monkeypatch.setattr(module.result_files, "__defaults__", (tmp_path / "results",))
+    module.main()
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "![Methods & more](images/results_main_1.png)" in page
+    assert (tmp_path / "images" / "results_main_1.png").stat().st_size > 1000
+    numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    row = numbers["main"]["easy"]["mixreorg"]
+    assert (row["method"], row["seeds"]) == ("mixreorg", [0, 1])
+    assert row["runs"][1]["splits"]["test"]["foreground_miou"] == 29.0
+
+
+def test_the_committed_page_is_what_the_committed_files_make():
+    module = make_results()
+    files = module.result_files()
+    if not files:
+        pytest.skip("no results of ablations are committed")
+    assert (DOCS / "results.md").read_text(encoding="utf-8") == module.markdown(files)
+    assert (DOCS / "results.json").read_text(encoding="utf-8") == module.numbers(files)
+    for path in files:
+        for _, name in module._pictures(path, read_results(path)):
+            assert (DOCS / "images" / name).is_file()
