@@ -22,13 +22,14 @@ from mixreorg.train.stopping import EXIT_CODES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 PARTS = ("data", "engine", "objective", "evaluation", "initialise", "alarms")
 
 
 def commands() -> list[list[str]]:
-    """Arguments of every complete `mixreorg` command in the page's blocks."""
-    blocks = re.findall(r"^```console\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    """Arguments of every complete `mixreorg` command in the pages' blocks."""
+    blocks = re.findall(r"^```console\n(.*?)^```", f"{PAGE}\n{EVALUATION}", flags=re.DOTALL | re.MULTILINE)
     words = [shlex.split(line) for block in blocks for line in block.splitlines()]
     return [line[line.index("mixreorg") + 1 :] for line in words]
 

@@ -26,7 +26,6 @@ def evaluate_split(
     split: EvalSplit,
     thresholds: Sequence[float] = (),
     *,
-    classes: Sequence[ClassName] | None = None,
     detail: bool = False,
     threshold: float | None = None,
     part: tuple[int, int] = (0, 1),
@@ -39,7 +38,6 @@ def evaluate_split(
         segmenter: model and protocol; the protocol must have no background, thresholds say which to count.
         split: photos and masks.
         thresholds: background thresholds to count mIoU with background for; none by default.
-        classes: other phrases for the split's classes, in their order.
         detail: count what explains the result as well: per photo, at borders, and the oracles.
         threshold: background threshold of the label maps that the details are about; None for those without
             background.
@@ -57,7 +55,7 @@ def evaluate_split(
         raise ValueError("evaluate_split wants a protocol without background; give the thresholds instead")
     if not split.has_background and (thresholds or threshold is not None):
         raise ValueError(f"{split.name} has no background, so there is no threshold to count")
-    classes = split.classes if classes is None else classes
+    classes = split.classes
     with_background = threshold is not None
     details = Details(len(classes) + with_background, with_background, threshold) if detail else None
     result = SplitResult.empty(tuple(item.name for item in classes), thresholds, details)
