@@ -31,7 +31,8 @@ from mixreorg.models.text_encoder import TextEncoderConfig
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.segment.sliding_window import merge_windows, plan_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import plan_windows
 from mixreorg.text.class_list import ClassName
 from mixreorg.text.tokenizer import Tokenizer
 

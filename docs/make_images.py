@@ -22,7 +22,7 @@ from mixreorg.data.transforms import ImageTransformConfig, augment, random_view
 from mixreorg.demo.pictures import segmentation_rows, spread_stems
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json
-from mixreorg.models.folder import load_model
+from mixreorg.interop.loading import load_model
 from mixreorg.models.pixels import IMAGE_MEAN, IMAGE_STD
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet

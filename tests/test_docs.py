@@ -1,4 +1,4 @@
-"""What the page about training names exists, its commands are understood, and its Slurm script does what it says."""
+"""Commands of all pages are understood; what the page about training names exists; its Slurm script works."""
 
 import dataclasses
 import os
@@ -16,22 +16,26 @@ import typer
 from mixreorg.cli.main import app
 from mixreorg.data.doctor.kinds import allowed_kinds
 from mixreorg.recipes import RECIPES, recipe
+from mixreorg.segment.results import Segmentation
 from mixreorg.train.alarms import AlarmKind
 from mixreorg.train.config import EngineConfig, TrainConfig
 from mixreorg.train.stopping import EXIT_CODES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 PARTS = ("data", "engine", "objective", "evaluation", "initialise", "alarms")
 
 
 def commands() -> list[list[str]]:
     """Arguments of every complete `mixreorg` command in the pages' blocks."""
-    blocks = re.findall(r"^```console\n(.*?)^```", f"{PAGE}\n{EVALUATION}", flags=re.DOTALL | re.MULTILINE)
+    pages = (path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    blocks = [
+        block for page in pages for block in re.findall(r"^```console\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    ]
     words = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    return [line[line.index("mixreorg") + 1 :] for line in words]
+    return [line[line.index("mixreorg") + 1 :] for line in words if "mixreorg" in line]
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
@@ -58,6 +62,13 @@ def test_settings_exist() -> None:
             values = values[name]
 
 
+def test_methods_of_results_exist() -> None:
+    names = re.findall(r"segmentation\.(\w+)", WEIGHTS)
+    assert len(names) >= 8
+    for name in names:
+        assert hasattr(Segmentation, name) or name in Segmentation.__dataclass_fields__
+
+
 def test_every_engine_setting_and_every_alarm_is_explained() -> None:
     for name in EngineConfig.model_fields:
         assert f"| `engine.{name}` |" in PAGE
@@ -77,7 +88,7 @@ def test_exit_codes() -> None:
 def test_names_and_links_lead_somewhere() -> None:
     for name in re.findall(r"`((?:groupvit|mixreorg|finetune)_\w+)`", PAGE):
         assert name in RECIPES
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGE + WEIGHTS):
         if not target.startswith("http"):
             assert (ROOT / "docs" / target).exists(), target
     for path in re.findall(r"examples/[\w/.]+", PAGE):

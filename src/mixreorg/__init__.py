@@ -10,17 +10,29 @@ from typing import TYPE_CHECKING, Any
 from mixreorg.errors import MixreorgError
 
 if TYPE_CHECKING:
-    from mixreorg.models.folder import load_model
+    from mixreorg.interop.convert import convert_model
+    from mixreorg.interop.hub import push_to_hub
+    from mixreorg.interop.loading import load_model
     from mixreorg.segment.results import Segmentation
     from mixreorg.segment.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["MixreorgError", "Segmentation", "Segmenter", "__version__", "load_model"]
+__all__ = [
+    "MixreorgError",
+    "Segmentation",
+    "Segmenter",
+    "__version__",
+    "convert_model",
+    "load_model",
+    "push_to_hub",
+]
 
 _LAZY = {
     "Segmentation": "mixreorg.segment.results",
     "Segmenter": "mixreorg.segment.segmenter",
-    "load_model": "mixreorg.models.folder",
+    "convert_model": "mixreorg.interop.convert",
+    "load_model": "mixreorg.interop.loading",
+    "push_to_hub": "mixreorg.interop.hub",
 }
 
 

@@ -1,10 +1,12 @@
 """Writing files so that a reader never sees half of one: temporary file beside the target, then replace."""
 
+import contextlib
 import json
 import os
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,54 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_in_one_step(out: Path) -> Iterator[Path]:
+    """An empty folder to fill; it becomes ``out`` when the block ends well, and is deleted when it does not.
+
+    It lies beside ``out``, on the same disk. An earlier ``out`` is replaced: who calls has asked whether it may be.
+
+    Raises:
+        MixreorgError: the folder cannot be made or filled (full disk, no permission), also by an ``OSError`` of the
+            block.
+    """
+    private = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        private = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        # mkdtemp's own folder is closed to others; one made inside it has ordinary permissions.
+        folder = private / "finished"
+        folder.mkdir()
+        yield folder
+        _move_into_place(folder, out)
+    except OSError as error:
+        raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        if private is not None:
+            shutil.rmtree(private, ignore_errors=True)
+
+
+def _move_into_place(finished: Path, out: Path) -> None:
+    """Rename ``finished`` to ``out``; an earlier ``out`` goes to the temporary folder, which is deleted next."""
+    if not out.exists():
+        finished.rename(out)
+        return
+    old = finished.parent / "replaced"
+    out.rename(old)
+    try:
+        finished.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     write_atomically(path, lambda temporary: _write(temporary, text))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content``, whole or not at all."""
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,6 +111,10 @@ def read_json(path: Path) -> Any:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _umask() -> int:

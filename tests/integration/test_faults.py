@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from mixreorg.errors import MixreorgError
-from mixreorg.models.folder import load_model
+from mixreorg.interop.loading import load_model
 from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.trainer import train
 

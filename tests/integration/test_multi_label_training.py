@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.initialise import InitConfig, initialise
+from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import LOGIT_SCALE_INIT, DualEncoder
-from mixreorg.models.folder import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule

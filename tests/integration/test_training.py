@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.initialise import InitConfig
-from mixreorg.models.folder import load_model
+from mixreorg.interop.loading import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter

@@ -15,7 +15,8 @@ from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.protocol import groupvit_protocol
-from mixreorg.segment.sliding_window import Box, WindowPlan, merge_windows, plan_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import Box, WindowPlan, plan_windows
 
 KIT = Path(__file__).parents[2].parent / "shared" / "parity"
 pytestmark = pytest.mark.skipif(not KIT.is_dir(), reason="the parity kit is not there")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json, write_atomically, write_json, write_text
+from mixreorg.files import folder_in_one_step, read_json, write_atomically, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -63,3 +63,23 @@ def test_threads_leave_the_umask_alone(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         after = umask(before)
     assert after == 0o027
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    with folder_in_one_step(out) as folder:
+        (folder / "a").write_text("1")
+        assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["a"]
+    with folder_in_one_step(out) as folder:
+        (folder / "b").write_text("2")
+    assert [path.name for path in out.iterdir()] == ["b"]
+    with pytest.raises(MixreorgError, match=r"cannot write .*folder: No space left"), folder_in_one_step(out):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(KeyError), folder_in_one_step(out):
+        raise KeyError
+    assert [path.name for path in out.iterdir()] == ["b"]
+    assert list(out.parent.iterdir()) == [out]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MixreorgError, match="cannot write"), folder_in_one_step(tmp_path / "file" / "folder"):
+        pass

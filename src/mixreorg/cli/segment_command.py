@@ -2,20 +2,33 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mixreorg.errors import MixreorgError
 
+_NEEDS_CLASSES = "this model has no classes of its own; name some, for example --classes 'dog, cat=cat|kitten, grass'"
+
 
 def segment(
     photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP and what else Pillow reads.")],
-    model: Annotated[Path, typer.Option(help="Model folder, checkpoint or run folder.")],
-    classes: Annotated[
-        str, typer.Option(help="Class names: 'dog, cat=cat|kitten, grass', or @file.txt with one per line.")
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model, checkpoint or run folder; GroupViT of transformers or .pth; OWNER/NAME on the hub; or what "
+            "mixreorg export wrote."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for label maps, overlays and JSON.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Class names: 'dog, cat=cat|kitten, grass', or @file.txt with one per line; "
+            "needed unless they are baked into the model.",
+            show_default=False,
+        ),
+    ] = None,
     background: Annotated[
         float | None,
         typer.Option(help="Threshold below which a pixel becomes background; 0.95 is usual. Default: the model's."),
@@ -33,18 +46,15 @@ def segment(
 
     Writes PHOTO_labels.png (palette, class indices), PHOTO_overlay.png (with a legend) and PHOTO.json.
     """
-    from mixreorg.models.folder import load_model
     from mixreorg.segment.photos import read_photo
     from mixreorg.segment.protocol import Protocol
-    from mixreorg.segment.segmenter import Segmenter, default_protocol
     from mixreorg.text.class_list import parse_class_list
 
-    class_names = parse_class_list(classes)
-    loaded = load_model(model, device)
+    class_names = None if classes is None else parse_class_list(classes)
+    segmenter = _load(model, device, needs_classes=class_names is None)
     options = {"background_threshold": background, "short_side": short_side, "whole": whole}
     chosen = {name: value for name, value in options.items() if value is not None}
-    protocol = Protocol.from_dict({**default_protocol(loaded).to_dict(), **chosen}, source="segment options")
-    segmenter = Segmenter(loaded, protocol)
+    segmenter.protocol = Protocol.from_dict({**segmenter.protocol.to_dict(), **chosen}, source="segment options")
     failures = 0
     for photo, stem in zip(photos, _unique_stems(photos), strict=True):
         try:
@@ -64,6 +74,25 @@ def segment(
     if failures:
         typer.echo(f"{failures} of {len(photos)} photos failed; the others are done", err=True)
         raise typer.Exit(2)
+
+
+def _load(model: str, device: str, *, needs_classes: bool) -> Any:
+    """A segmenter of either kind; an exported model is used without importing torch."""
+    from mixreorg.export.runtime import ExportedSegmenter, find_export
+
+    if find_export(Path(model)) is not None:
+        if device != "cpu":
+            raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
+        exported = ExportedSegmenter(model)
+        if needs_classes and exported.manifest.classes is None:
+            raise MixreorgError(_NEEDS_CLASSES)
+        return exported
+    if needs_classes:
+        raise MixreorgError(_NEEDS_CLASSES)
+    from mixreorg.interop.loading import load_model
+    from mixreorg.segment.segmenter import Segmenter
+
+    return Segmenter(load_model(model, device))
 
 
 def _printable(text: str) -> str:

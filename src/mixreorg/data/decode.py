@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from mixreorg.data.problems import UnusableSampleError
 from mixreorg.data.shards import IMAGE_FORMATS
-from mixreorg.models.pixels import to_rgb, upright
+from mixreorg.models.rgb import to_rgb, upright
 
 _REDUCTIONS = (8, 4, 2)
 

@@ -23,8 +23,8 @@ from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
 from mixreorg.files import read_json, write_json
+from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_model
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
 from mixreorg.recipes import scenes_mixreorg
 from mixreorg.segment.segmenter import Segmenter

@@ -17,7 +17,8 @@ from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.segment.sliding_window import WindowPlan, merge_windows, plan_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import WindowPlan, plan_windows
 from mixreorg.text.class_list import ClassName
 
 

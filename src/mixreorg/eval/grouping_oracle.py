@@ -6,7 +6,8 @@ import torch
 from mixreorg.eval.confusion import IntArray
 from mixreorg.eval.split import Mask
 from mixreorg.segment.class_maps import WindowScores
-from mixreorg.segment.sliding_window import WindowPlan, merge_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import WindowPlan
 
 
 def grouping_oracle(windows: WindowScores, plan: WindowPlan, truth: Mask, num_labels: int) -> IntArray:

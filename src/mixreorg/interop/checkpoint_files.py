@@ -1,21 +1,49 @@
 """Tensors out of checkpoint files from anywhere, without running anything that a file may carry."""
 
+import json
 import pickle
 import re
+import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.folder import read_tensors
 
-_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Weight files of a folder, the safer one first."""
 _WRAPPERS = ("model", "teacher", "state_dict")
 _MODULE_PREFIX = re.compile(r"^(?:module\.|backbone\.|_orig_mod\.)+")
+# Names of the standard library that carry no behaviour; those of anybody else's packages are never looked up.
+_HARMLESS = (
+    "argparse.Namespace",
+    "collections.defaultdict",
+    "typing.Any",
+    *(
+        f"builtins.{name}"
+        for name in ("bool", "bytes", "complex", "dict", "float", "int", "list", "set", "str", "tuple")
+    ),
+)
+NOTE = "mixreorg"
+"""Name under which a weight file of any layout carries what its layout has no place for, as JSON."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Contents of a weight file."""
+
+    state: dict[str, Tensor]
+    """Tensors by the names of the file."""
+    note: dict[str, Any] | None
+    """What this package wrote beside them; None in files of others."""
 
 
 def find_weights(path: Path) -> Path:
@@ -25,17 +53,22 @@ def find_weights(path: Path) -> Path:
         MixreorgError: nothing there, or a folder without weights.
     """
     if path.is_dir():
-        for name in _FOLDER_FILES:
+        for name in FOLDER_FILES:
             if (path / name).is_file():
                 return path / name
-        raise MixreorgError(f"{path} holds no weights: expected {' or '.join(_FOLDER_FILES)}; or name the file itself")
+        raise MixreorgError(f"{path} holds no weights: expected {' or '.join(FOLDER_FILES)}; or name the file itself")
     if not path.exists():
         raise MixreorgError(f"there is no checkpoint at {path}")
     return path
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors file or a file of ``torch.save``, onto the CPU.
+    """Read a state dict: the tensors of :func:`read_weight_file`."""
+    return read_weight_file(path).state
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Read a safetensors file or a file of ``torch.save``, onto the CPU.
 
     What a training run saves around its weights is taken off: ``{"model": ...}``, ``{"teacher": ...}`` or
     ``{"state_dict": ...}``, and the prefixes ``module.``, ``backbone.`` and ``_orig_mod.`` of names.
@@ -45,8 +78,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         content: Any = read_tensors(path)
+        with safe_open(path, "pt") as file:
+            note = (file.metadata() or {}).get(NOTE)
     else:
         content = _read_torch(path)
+        note = content.get(NOTE) if isinstance(content, Mapping) else None
     state = {
         _MODULE_PREFIX.sub("", name): value
         for name, value in _unwrap(content).items()
@@ -56,23 +92,64 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise MixreorgError(
             f"{path} holds no weights: expected tensors by name, or a mapping of them under {', '.join(_WRAPPERS)}"
         )
-    return state
+    return WeightFile(state, _parse_note(note, path))
+
+
+def _parse_note(text: Any, path: Path) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        note = json.loads(text)
+    except (TypeError, json.JSONDecodeError) as error:
+        raise MixreorgError(
+            f"{path} is damaged: what it says of its model is not JSON ({error}); restore it"
+        ) from error
+    if not isinstance(note, dict):
+        raise MixreorgError(f"{path} is damaged: what it says of its model is no mapping; restore it")
+    return note
+
+
+class _Inert:
+    """Stands for a class of another package: making one gives a plain mapping, whatever the file says of it.
+
+    A plain one, because torch's reader fills and builds no others than those it knows.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
+
+
+def _foreign_names(path: Path) -> list[str]:
+    """Pickled names that may be passed over: classes of packages that surround weights, such as configurations.
+
+    They are not imported; plain mappings take their place. What the standard library or torch could do something
+    with is not among them, so the restricted reader refuses it.
+    """
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # the older format of torch, or no checkpoint at all: the reader itself decides
+        return []
+    known = {*sys.stdlib_module_names, "__builtin__", "torch"}
+    return [name for name in names if name in _HARMLESS or name.partition(".")[0] not in known]
 
 
 def _read_torch(path: Path) -> Any:
-    """Only tensors and plain containers come out: torch's restricted reader refuses everything else."""
+    """Only tensors and plain containers come out: torch's restricted reader refuses what could do anything else."""
+    foreign: list[Any] = [(_Inert, name) for name in _foreign_names(path)]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(foreign):
             # A foreign pickle is warned about before it is refused.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # bytes that are no checkpoint make the reader fail in many ways
-        refused = re.search(r"GLOBAL:? ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if refused is None:
+        if not isinstance(error, pickle.UnpicklingError):
             raise MixreorgError(f"{path} is damaged or not a checkpoint; restore it") from error
-        raise MixreorgError(_explain_refusal(path, refused[1])) from None
+        refused = [*re.findall(r"GLOBAL:? ([\w.]+)", str(error)), *(name for _, name in foreign)]
+        if not refused:
+            raise MixreorgError(f"{path} is damaged or not a checkpoint; restore it") from error
+        raise MixreorgError(_explain_refusal(path, refused[0])) from None
 
 
 def _explain_refusal(path: Path, name: str) -> str:

@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.interop.architecture import infer_config
-from mixreorg.interop.checkpoint_files import find_weights, read_state
-from mixreorg.interop.key_maps import from_hf, from_original
+from mixreorg.interop.checkpoint_files import WeightFile, find_weights, read_weight_file
+from mixreorg.interop.hf_tokenizer import read_hf_tokenizer
+from mixreorg.interop.hub import locate
+from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, from_hf, from_original
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.models.folder import FORMAT, resolve_model_folder
-from mixreorg.text.tokenizer import Tokenizer
+from mixreorg.text.tokenizer import CLIP_VOCAB_SIZE, Tokenizer
 
 Layout = Literal["native", "original", "transformers"]
+"""Whose names and files a checkpoint has."""
 
 # A tensor of the image encoder that is called so in one layout alone.
 _MARKS: dict[str, Layout] = {
@@ -40,14 +44,25 @@ class GroupViTWeights:
 
     file: Path
     """The weight file."""
+    layout: Layout
     state: dict[str, Tensor]
     """Tensors by native name."""
     config: DualEncoderConfig
     """Architecture, inferred from the tensors."""
     described: bool
-    """Whether a ``config.json`` beside the weights gave the head counts, which tensors do not show."""
+    """Whether the file or a ``config.json`` beside it gave the head counts, which tensors do not show."""
     tokenizer: Tokenizer | None
-    """Of a native model folder; everybody else uses CLIP's."""
+    """Found with the weights; None where there is none."""
+    protocol: dict[str, Any] | None
+    """Values of the evaluation protocol, where this package wrote the weights."""
+
+    @property
+    def tokenizer_setting(self) -> str:
+        """What ``data.tokenizer`` of a training run must be."""
+        if self.tokenizer is None or self.tokenizer.is_clip:
+            return "clip"
+        native = self.file.parent / "tokenizer.json"
+        return str(native) if self.layout == "native" else "the tokenizer.json that mixreorg convert --to native writes"
 
 
 def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -> GroupViTWeights:
@@ -55,35 +70,80 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
 
     Args:
         source: a model, checkpoint or run folder; a folder of ``transformers`` (``config.json`` with
-            ``model.safetensors`` or ``pytorch_model.bin``); a single file in one of these layouts; or a ``.pth`` of the
-            original code. A ``config.json`` beside a file is read, too.
+            ``model.safetensors`` or ``pytorch_model.bin``); a single file in one of these layouts; a ``.pth`` of the
+            original code; or the name of a model on the hub (see :func:`locate`). A ``config.json`` beside a file is
+            read, too.
         unseen: values that neither tensors nor a ``config.json`` tell, such as drop path; the published by default.
 
     Raises:
         MixreorgError: nothing there, damaged, holds code, or another kind of model.
     """
-    path = Path(source).expanduser()
-    file = find_weights(resolve_model_folder(path) if (path / "state.json").is_file() else path)
-    raw = read_state(file)
-    layout = _layout(raw, file)
+    path = locate(source)
+    is_run = (path / "state.json").is_file() or (path / "checkpoints").is_dir()
+    file = find_weights(resolve_model_folder(path) if is_run else path)
+    contents = read_weight_file(file)
+    layout = _layout(contents.state, file)
     description = _description(file.parent, layout)
-    unseen = unseen or DualEncoderConfig()
-    state = _to_native(raw, layout, file)
-    if layout == "native":
-        if description is not None:
-            unseen = DualEncoderConfig.from_dict(description["model"], source=str(file.parent / "config.json"))
-        config = infer_config(state, unseen, str(file))
-    else:
-        told = _PUBLISHED if description is None else _told(description, file.parent / "config.json")
-        config = infer_config(state, unseen, str(file), told)
-    own_tokenizer = file.parent / "tokenizer.json" if layout == "native" and description is not None else None
+    state = {**_to_native(contents.state, layout, file), **_noted_scale(contents, file)}
+    config = _config(state, layout, description, contents.note, file, unseen or DualEncoderConfig())
+    note = contents.note or {}
+    described = description if layout == "native" and description is not None else note
     return GroupViTWeights(
         file=file,
+        layout=layout,
         state=state,
         config=config,
-        described=description is not None,
-        tokenizer=Tokenizer.from_file(own_tokenizer) if own_tokenizer is not None else None,
+        described=description is not None or "model" in note,
+        tokenizer=_find_tokenizer(file, layout, description is not None, note, config),
+        protocol=described.get("protocol"),
     )
+
+
+def _config(
+    state: Mapping[str, Tensor],
+    layout: Layout,
+    description: Mapping[str, Any] | None,
+    note: Mapping[str, Any] | None,
+    file: Path,
+    unseen: DualEncoderConfig,
+) -> DualEncoderConfig:
+    beside = file.parent / "config.json"
+    told: Mapping[str, Mapping[str, Any]] | None = None
+    if layout == "native" and description is not None:
+        unseen = DualEncoderConfig.from_dict(description["model"], source=str(beside))
+    elif note is not None and "model" in note:
+        unseen = DualEncoderConfig.from_dict(note["model"], source=str(file))
+    elif layout != "native":
+        told = _PUBLISHED
+    if layout == "transformers" and description is not None:
+        told = _told(description, beside)
+    return infer_config(state, unseen, str(file), told)
+
+
+def _find_tokenizer(
+    file: Path, layout: Layout, is_folder: bool, note: Mapping[str, Any], config: DualEncoderConfig
+) -> Tokenizer | None:
+    beside = file.parent / "tokenizer.json"
+    if note.get("tokenizer") is not None:
+        return Tokenizer.from_dict(note["tokenizer"], source=str(file))
+    if layout == "transformers":
+        folder = file.parent
+        return read_hf_tokenizer(folder, config.text.vocab_size, config.text.context_length) if is_folder else None
+    is_published = config.text.vocab_size == CLIP_VOCAB_SIZE
+    if is_folder or (layout == "original" and not is_published and beside.is_file()):
+        return Tokenizer.from_file(beside)
+    return None
+
+
+def _noted_scale(contents: WeightFile, file: Path) -> dict[str, Tensor]:
+    """The logit scale of the multi-label loss, which ``transformers`` has no tensor for."""
+    noted = (contents.note or {}).get(MULTI_LABEL_SCALE)
+    if noted is None:
+        return {}
+    try:
+        return {MULTI_LABEL_SCALE: torch.tensor([float.fromhex(noted)], dtype=contents.state["logit_scale"].dtype)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise MixreorgError(f"{file} is damaged: {MULTI_LABEL_SCALE} is {noted!r}; restore it") from error
 
 
 def _layout(raw: Mapping[str, Tensor], file: Path) -> Layout:

@@ -167,7 +167,7 @@ def _compare(weights: GroupViTWeights, model: DualEncoder) -> list[str]:
         if weights.tokenizer.decode(ids) != model.tokenizer.decode(ids):
             raise MixreorgError(
                 f"{weights.file} was trained with another tokenizer; "
-                f"take its own: --set data.tokenizer={weights.file.parent / 'tokenizer.json'}"
+                f"take its own: --set data.tokenizer={weights.tokenizer_setting}"
             )
     if not weights.described:
         for name, part in (("image", model.config.image), ("text", model.config.text)):
@@ -184,8 +184,7 @@ def _explain(weights: GroupViTWeights, differing: dict[str, tuple[Any, Any]]) ->
         if name not in by_tokenizer
     ]
     if by_tokenizer:
-        own = weights.file.parent / "tokenizer.json" if weights.tokenizer is not None else "clip"
-        settings.append(f"--set data.tokenizer={own}")
+        settings.append(f"--set data.tokenizer={weights.tokenizer_setting}")
     return f"{weights.file} does not fit the configuration: {values}. Take its own: {' '.join(settings)}"
 
 

@@ -1,7 +1,8 @@
-"""Names of GroupViT's tensors in the original checkpoints and in ``transformers``, mapped to ours.
+"""Names of GroupViT's tensors in the original checkpoints and in ``transformers``, mapped to ours and back.
 
 A map is a list of rewriting rules over key names plus the few layout changes (fused attention projections, 1x1
 convolutions). What comes out is loaded strictly: a key that no rule knows stays as it is and is reported there.
+No value is changed in either direction, so every round trip gives back the same bits.
 """
 
 import re
@@ -71,6 +72,67 @@ ORIGINAL_RULES: Rules = (
     *_GROUPING_RULES,
 )
 
+MULTI_LABEL_SCALE = "multi_label_logit_scale"
+"""Second logit scale of a model trained with the multi-label loss; inference does not use it."""
+
+# Applied in order: a name that one rule makes must not be what a later one looks for.
+_GROUPING_BACK: Rules = (
+    (r"\.grouping\.norm_tokens\.", ".grouping.norm_x."),
+    (r"\.grouping\.norm_groups\.", ".grouping.norm_tokens."),
+    (r"\.grouping\.norm_queries\.", ".grouping.norm_post_tokens."),
+    (r"\.grouping\.norm_segments\.", ".grouping.norm_new_x."),
+    (r"\.group_mlp\.", ".mlp_inter."),
+    (r"\.channel_mlp\.", ".mlp_channels."),
+    (r"\.pre_assign\.attention\.", ".pre_assign_attn.attn."),
+    (r"\.pre_assign\.", ".pre_assign_attn."),
+    (r"\.grouping\.", ".downsample."),
+    (r"\.group_tokens$", ".group_token"),
+)
+
+TO_HF_RULES: Rules = (
+    *_GROUPING_BACK,
+    (r"^image_encoder\.position_embedding$", "vision_model.embeddings.position_embeddings"),
+    (r"^image_encoder\.patch_embedding\.proj\.", "vision_model.embeddings.patch_embeddings.projection."),
+    (r"^image_encoder\.patch_embedding\.norm\.", "vision_model.embeddings.layernorm."),
+    (r"^image_encoder\.norm\.", "vision_model.layernorm."),
+    (r"^image_encoder\.stages\.(\d)\.blocks\.", r"vision_model.encoder.stages.\1.layers."),
+    (r"^image_encoder\.", "vision_model.encoder."),
+    (r"^text_encoder\.position_embedding$", "text_model.embeddings.position_embedding.weight"),
+    (r"^text_encoder\.token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^text_encoder\.norm\.", "text_model.final_layer_norm."),
+    (r"^text_encoder\.blocks\.", "text_model.encoder.layers."),
+    (r"(layers\.\d+)\.norm(\d)\.", r"\1.layer_norm\2."),
+    (r"(layers\.\d+)\.attention\.proj\.", r"\1.self_attn.out_proj."),
+    (r"(layers\.\d+)\.attention\.", r"\1.self_attn."),
+    (r"\.attn\.proj\.", ".attn.out_proj."),
+    (r"^image_projector\.", "visual_projection."),
+    (r"^text_projector\.", "text_projection."),
+    (r"(projection)\.hidden\.", r"\1.0."),
+    (r"(projection)\.norm\.", r"\1.1."),
+    (r"(projection)\.out\.", r"\1.3."),
+)
+
+TO_ORIGINAL_RULES: Rules = (
+    *_GROUPING_BACK,
+    (r"^image_encoder\.position_embedding$", "img_encoder.pos_embed"),
+    (r"^image_encoder\.patch_embedding\.", "img_encoder.patch_embed."),
+    (r"^image_encoder\.stages\.", "img_encoder.layers."),
+    (r"^image_encoder\.", "img_encoder."),
+    (r"(layers\.\d\.blocks\.\d+)\.attention\.", r"\1.attn."),
+    (r"^text_encoder\.position_embedding$", "text_encoder.positional_embedding"),
+    (r"^text_encoder\.norm\.", "text_encoder.ln_final."),
+    (r"^text_encoder\.blocks\.", "text_encoder.transformer.resblocks."),
+    (r"(resblocks\.\d+)\.norm(\d)\.", r"\1.ln_\2."),
+    (r"(resblocks\.\d+)\.attention\.qkv\.", r"\1.attn.in_proj_"),
+    (r"(resblocks\.\d+)\.attention\.proj\.", r"\1.attn.out_proj."),
+    (r"(resblocks\.\d+)\.mlp\.fc1\.", r"\1.mlp.c_fc."),
+    (r"(resblocks\.\d+)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
+    (r"^image_projector\.", "img_projector."),
+    (r"(projector)\.hidden\.", r"\1.linear_hidden.0."),
+    (r"(projector)\.norm\.", r"\1.linear_hidden.1."),
+    (r"(projector)\.out\.", r"\1.linear_out."),
+)
+
 
 def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the state of ``transformers.GroupViTModel`` to the native names.
@@ -96,14 +158,49 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name native tensors as ``transformers.GroupViTModel`` does: the inverse of :func:`from_hf`."""
+    return {_rewrite(name, TO_HF_RULES): _scalar_scale(name, tensor) for name, tensor in _split_qkv(state).items()}
+
+
+def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name native tensors as the original code does: the inverse of :func:`from_original`."""
+    return {
+        _rewrite(name, TO_ORIGINAL_RULES): tensor[..., None]
+        if re.fullmatch(r"(image|text)_projector\.(hidden|out)\.weight", name)
+        else _scalar_scale(name, tensor)
+        for name, tensor in state.items()
+    }
+
+
+def _scalar_scale(name: str, tensor: Tensor) -> Tensor:
+    return tensor.reshape(()) if name.endswith("logit_scale") else tensor
+
+
+def _split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`_fuse_qkv`."""
+    split = {}
+    for name, tensor in state.items():
+        if ".attention.qkv." in name:
+            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
+                split[name.replace(".qkv.", f".{part}_proj.")] = rows
+        else:
+            split[name] = tensor
+    return split
+
+
+def _rewrite(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def _rename(state: Mapping[str, Tensor], rules: Rules, ignored: str | None = None) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in state.items():
         if ignored is not None and re.search(ignored, name):
             continue
-        new = name
-        for pattern, replacement in rules:
-            new = re.sub(pattern, replacement, new)
+        new = _rewrite(name, rules)
         # Logit scales are scalars in both layouts, and have one element here.
         renamed[new] = tensor.reshape(1) if new.endswith("logit_scale") else tensor
     return renamed

@@ -1,6 +1,7 @@
 """Model folders: ``config.json``, ``model.safetensors``, ``tokenizer.json``; how models are saved and found."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,38 @@ def save_model(model: DualEncoder, folder: Path, protocol: dict[str, Any] | None
     if model.tokenizer is None:
         raise ValueError("a model is saved with its tokenizer, and this one has none")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / _WEIGHTS, lambda path: save_tensors(state, path))
-    model.tokenizer.save(folder / _TOKENIZER)
-    content = {"format": FORMAT, "model": model.config.to_dict(), "protocol": protocol}
+    save_state(state, model.config, model.tokenizer, folder, protocol)
+
+
+def save_state(
+    state: dict[str, torch.Tensor],
+    config: DualEncoderConfig,
+    tokenizer: Tokenizer,
+    folder: Path,
+    protocol: dict[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model folder from its parts; tensors keep their types, and ``metadata`` goes beside them."""
+    write_atomically(folder / _WEIGHTS, lambda path: save_tensors(state, path, metadata))
+    tokenizer.save(folder / _TOKENIZER)
+    content = {"format": FORMAT, "model": config.to_dict(), "protocol": protocol}
     # The configuration comes last: a folder that has one is complete.
     write_json(folder / _CONFIG, content)
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file.
+
+    Args:
+        tensors: contiguous, by name.
+        path: the file.
+        metadata: texts for the header of the file.
 
     Raises:
         OSError: also where the library reports a full disk as an error of its own.
     """
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -61,8 +79,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise MixreorgError(f"{path} is damaged or not a safetensors file ({error}); restore it") from error
 
 
-def load_model(source: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
-    """Load a trained model for inference.
+def load_model_folder(source: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
+    """Load a model of this package for inference; :func:`mixreorg.load_model` takes those of others, too.
 
     Args:
         source: a model folder, a checkpoint folder, or a run folder (its best checkpoint by mIoU, or the newest
@@ -89,10 +107,15 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> DualEn
     model = DualEncoder(config, tokenizer)
     load_weights(model, folder / _WEIGHTS)
     model.inference_protocol = content.get("protocol")
-    return _move(model, device).eval()
+    return move(model, device).eval()
 
 
-def _move(model: DualEncoder, device: str | torch.device) -> DualEncoder:
+def move(model: DualEncoder, device: str | torch.device) -> DualEncoder:
+    """Bring a model to a device.
+
+    Raises:
+        MixreorgError: there is no such device.
+    """
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -141,7 +164,9 @@ def resolve_model_folder(path: Path) -> Path:
                 return path / "checkpoints" / name
         raise MixreorgError(f"{path} is a run folder without a usable checkpoint; train longer or resume it")
     if not path.exists():
-        raise MixreorgError(f"no model at {path}; give a model folder, a checkpoint or a run folder")
+        raise MixreorgError(
+            f"no model at {path}; give a model folder, a checkpoint, a run folder or the name of one on the hub"
+        )
     raise MixreorgError(f"{path} holds no model: expected {_CONFIG} and {_WEIGHTS}, or the state.json of a run")
 
 

@@ -281,6 +281,10 @@ class ImageEncoder(nn.Module):
         """Position embedding ``[1, N, D]`` for any grid: bicubic resize of the learned one."""
         if grid == self.config.grid:
             return self.position_embedding
+        return self.resized_positions(grid)
+
+    def resized_positions(self, grid: tuple[int, int]) -> Tensor:
+        """The same without looking at the grid, for graphs whose grid is not known while they are made."""
         height, width = self.config.grid
         # [1, N, D] -> [1, D, h, w] -> resized -> [1, N', D]
         table = self.position_embedding.reshape(1, height, width, -1).permute(0, 3, 1, 2)
@@ -344,4 +348,4 @@ class ImageEncoder(nn.Module):
             return state
         learned = self.stage(0).group_tokens
         assert learned is not None
-        return replace(state, tokens=torch.cat([state.tokens, learned.expand(len(state.tokens), -1, -1)], dim=1))
+        return replace(state, tokens=torch.cat([state.tokens, learned.expand(state.tokens.shape[0], -1, -1)], dim=1))

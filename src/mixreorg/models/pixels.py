@@ -1,62 +1,14 @@
-"""From pictures of any mode to the normalised tensors that the image encoder reads."""
-
-import io
-from typing import Any
+"""From RGB pictures to the normalised tensors that the image encoder reads."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 from torch import Tensor
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 """ImageNet mean per RGB channel, of pixels in 0..1."""
 IMAGE_STD = (0.229, 0.224, 0.225)
 """ImageNet standard deviation per RGB channel."""
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF orientation says; unreadable EXIF data is passed over."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data raises errors of many types, and says nothing about the pixels
-        return image
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency on white, CMYK by its profile, 16-bit and float grey scaled to 8 bits."""
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
-    if image.mode == "CMYK":
-        return _from_cmyk(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_cmyk(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):  # a broken profile, or one of another colour space
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Scale ``[H, W]`` integers or floats of any range to 8 bits; negative values and NaN become 0."""
-    levels = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0.0)
-    largest = float(levels.max())
-    scales = (65535.0,) if np.issubdtype(values.dtype, np.integer) else (1.0, 255.0, 65535.0)
-    full_scale = next((scale for scale in scales if largest <= scale), largest)
-    return np.rint(levels * (255.0 / full_scale)).astype(np.uint8)
 
 
 def to_uint8(image: Image.Image) -> Tensor:

@@ -85,5 +85,5 @@ class TextEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, is_causal=True)
         end = (token_ids == self.config.end_id).int().argmax(dim=1)
-        out: Tensor = self.norm(x[torch.arange(len(x), device=x.device), end])
+        out: Tensor = self.norm(x[torch.arange(x.shape[0], device=x.device), end])
         return out

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mixreorg.segment.class_maps import WindowScores, with_background
-from mixreorg.segment.sliding_window import MergedScores, WindowPlan, merge_class, merge_windows
+from mixreorg.segment.sliding_window import MergedScores, merge_class, merge_windows
+from mixreorg.segment.window_plan import WindowPlan
 
 
 def sweep_background(

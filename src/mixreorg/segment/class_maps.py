@@ -94,14 +94,19 @@ def decode_windows(
         scores = _largest_of_phrases(phrase_logits_BSP.softmax(dim=-1), class_index)
     else:
         logits_BSC = _largest_of_phrases(phrase_logits_BSP, class_index)
-        kept_BC = _shortlisted(_largest_of_phrases(image_logits_BP, class_index), shortlist)
-        kept_logits_BSC = logits_BSC.masked_fill(~kept_BC[:, None], -torch.inf)
-        scores = kept_logits_BSC.softmax(dim=-1) * logits_BSC.softmax(dim=-1)
+        scores = score_segments(logits_BSC, _largest_of_phrases(image_logits_BP, class_index), shortlist)
     if background_threshold is not None:
         scores = with_background(scores, background_threshold)
     if segment_map is None:
         segment_map = map_segments(soft_assignment, grid, size)
     return WindowScores(segment_map=segment_map, segment_scores=scores)
+
+
+def score_segments(logits_BSC: Tensor, image_logits_BC: Tensor, shortlist: int) -> Tensor:
+    """Step 3 of decoding: scores ``[B, S, C]``, without background, from the classes' logits."""
+    kept_BC = _shortlisted(image_logits_BC, shortlist)
+    kept_logits_BSC = logits_BSC.masked_fill(~kept_BC[:, None], -torch.inf)
+    return kept_logits_BSC.softmax(dim=-1) * logits_BSC.softmax(dim=-1)
 
 
 def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -122,8 +127,15 @@ def _largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
 
 def _shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
     """Mask ``[B, C]`` of the best classes; a stable sort settles ties by list order on every device."""
-    best = image_logits_BC.argsort(dim=-1, descending=True, stable=True)[:, :shortlist]
-    return torch.zeros_like(image_logits_BC, dtype=torch.bool).scatter(-1, best, value=True)
+    if torch.onnx.is_in_onnx_export():
+        # ONNX has no stable sort, but its TopK settles ties by list order, which torch's does not.
+        best = image_logits_BC.topk(min(shortlist, image_logits_BC.shape[-1]), dim=-1).indices
+    else:
+        best = image_logits_BC.argsort(dim=-1, descending=True, stable=True)[:, :shortlist]
+    # A tensor of ones instead of a number, which the exporter to ONNX would not take.
+    return torch.zeros_like(image_logits_BC, dtype=torch.bool).scatter(
+        -1, best, torch.ones_like(best, dtype=torch.bool)
+    )
 
 
 def with_background(scores_BSC: Tensor, background_threshold: float) -> Tensor:

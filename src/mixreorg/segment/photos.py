@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from mixreorg.errors import MixreorgError
-from mixreorg.models.pixels import to_rgb, upright
+from mixreorg.models.rgb import to_rgb, upright
 
 MAX_PIXELS = 178_956_970
 """Largest photo read by default: Pillow's own limit, a guard against decompression bombs."""

@@ -80,6 +80,11 @@ class Protocol(StrictConfig):
             raise ValueError(f"stride {self.stride} exceeds window {self.window}: pixels would be left out")
         return self
 
+    @property
+    def decodes_as_groupvit(self) -> bool:
+        """Whether decoding, logit scale and background are GroupViT's."""
+        return self.decoding == "groupvit" and self.logit_scale is None and not self.background_phrases
+
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the protocol's canonical JSON."""
         values = self.to_dict()

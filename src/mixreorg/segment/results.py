@@ -1,9 +1,10 @@
 """What a segmentation is: labels, names, scores; and how it is written to files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,33 @@ from PIL import Image
 from mixreorg.errors import MixreorgError
 from mixreorg.files import write_atomically, write_json
 from mixreorg.palette import Color, class_colors, hex_color
+from mixreorg.segment import exchange
 from mixreorg.segment.drawing import LegendEntry, add_legend, draw_overlay
 from mixreorg.segment.protocol import Protocol
+from mixreorg.text.class_list import ClassName
+
+if TYPE_CHECKING:
+    import supervision
 
 BACKGROUND = "background"
 """Name of the class that a background threshold adds in front of the given ones."""
+
+
+def result_names(classes: Sequence[ClassName], protocol: Protocol) -> tuple[str, ...]:
+    """Names of a segmentation's classes: background first where the protocol has a threshold.
+
+    Raises:
+        MixreorgError: a class called background beside the one that the threshold adds.
+    """
+    names = tuple(item.name for item in classes)
+    if protocol.background_threshold is None:
+        return names
+    if BACKGROUND in (name.casefold() for name in names):
+        raise MixreorgError(
+            f"the class list names {BACKGROUND!r}, which the background threshold adds by itself; leave it out, "
+            "or segment without a threshold"
+        )
+    return (BACKGROUND, *names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +165,60 @@ class Segmentation:
                 for index, name in enumerate(self.class_names)
             ],
         }
+
+    def to_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Masks ``[H, W]`` of the classes that any pixel has, by name; the background is one of them."""
+        return {name: self.label_map == index for index, name in enumerate(self.class_names) if self.presence[index]}
+
+    def to_detections(self) -> "supervision.Detections":
+        """One detection per class present, without background, for ``supervision`` (the extra ``results``).
+
+        Raises:
+            MixreorgError: the library is missing.
+        """
+        return exchange.to_detections(self._regions())
+
+    def to_coco_rle(self, image_id: int = 0) -> list[dict[str, Any]]:
+        """Entries of a COCO result file, one per class present, without background (the extra ``results``).
+
+        Args:
+            image_id: of the photo in the data set. The ``category_id`` is the index in :attr:`class_names`.
+
+        Raises:
+            MixreorgError: ``pycocotools`` is missing.
+        """
+        return exchange.to_coco_rle(self._regions(), image_id)
+
+    def to_polygons(self) -> dict[str, list[npt.NDArray[np.float64]]]:
+        """Outlines of the classes present, without background, by name (the extra ``results``).
+
+        Returns:
+            One ``[n, 2]`` array of (x, y) per connected part, in pixels; a flat list of it is a COCO polygon. See
+            :func:`~mixreorg.segment.exchange.to_polygons`.
+
+        Raises:
+            MixreorgError: ``contourpy`` is missing.
+        """
+        return {region.name: exchange.to_polygons(region.mask) for region in self._regions()}
+
+    def to_labelme(self, photo_name: str | None = None) -> dict[str, Any]:
+        """Contents of a LabelMe file: the outlines of :meth:`to_polygons`.
+
+        Args:
+            photo_name: path of the photo, as seen from the folder of the file.
+
+        Raises:
+            MixreorgError: ``contourpy`` is missing.
+        """
+        return exchange.to_labelme(self.to_polygons(), self.size, photo_name)
+
+    def _regions(self) -> list[exchange.Region]:
+        """The classes present, without background, largest index last."""
+        return [
+            exchange.Region(index, self.class_names[index], float(self.scores[index]), self.label_map == index)
+            for index in np.flatnonzero(self.presence).tolist()
+            if not (self.has_background and index == 0)
+        ]
 
     def save(self, folder: Path, stem: str, photo: Image.Image, photo_name: str | None = None) -> tuple[Path, ...]:
         """Write ``STEM_labels.png``, ``STEM_overlay.png`` and ``STEM.json``, each whole or not at all.

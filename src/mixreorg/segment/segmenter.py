@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
-from mixreorg.models.pixels import normalise, to_uint8
+from mixreorg.models.pixels import normalise
 from mixreorg.segment.background_sweep import background_below
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
-from mixreorg.segment.results import BACKGROUND, Segmentation
-from mixreorg.segment.sliding_window import WindowPlan, merge_windows, plan_windows
+from mixreorg.segment.resize import resize_photo
+from mixreorg.segment.results import BACKGROUND, Segmentation, result_names
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import WindowPlan, plan_windows
 from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
 
 _LISTS_KEPT = 8
@@ -57,7 +59,7 @@ class Segmenter:
             MixreorgError: unreadable photo or class list.
         """
         classes = parse_class_list(class_names)
-        names = self._result_names(classes)
+        names = result_names(classes, self.protocol)
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
         merged = merge_windows(self.decode(self.encode([image]), plan, classes), plan, image.height, image.width)
@@ -169,13 +171,8 @@ class Segmenter:
 
     def prepare(self, image: Image.Image, plan: WindowPlan) -> Tensor:
         """Resize an RGB photo as ``plan`` says and normalise it: ``[3, h, w]`` on the model's device."""
-        pixels = to_uint8(image).to(self.model.logit_scale.device)
-        if (image.height, image.width) != (plan.height, plan.width):
-            # As the published evaluation resizes: bilinear without antialiasing, rounded to 8 bits.
-            size = (plan.height, plan.width)
-            resized = F.interpolate(pixels[None].float(), size=size, mode="bilinear", align_corners=False)
-            pixels = resized[0].round()
-        return normalise(pixels)
+        pixels = torch.from_numpy(np.array(resize_photo(image, plan.height, plan.width)))
+        return normalise(pixels.to(self.model.logit_scale.device))
 
     @torch.inference_mode()
     def class_embeddings(self, classes: Sequence[ClassName]) -> tuple[Tensor, Tensor]:
@@ -200,17 +197,6 @@ class Segmenter:
         """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before."""
         known = embeddings.to(self.model.logit_scale.device)
         self._phrase_embeddings.update(zip(phrases, known, strict=True))
-
-    def _result_names(self, classes: Sequence[ClassName]) -> tuple[str, ...]:
-        names = tuple(item.name for item in classes)
-        if self.protocol.background_threshold is None:
-            return names
-        if BACKGROUND in (name.casefold() for name in names):
-            raise MixreorgError(
-                f"the class list names {BACKGROUND!r}, which the background threshold adds by itself; leave it out, "
-                "or segment without a threshold"
-            )
-        return (BACKGROUND, *names)
 
 
 def default_protocol(model: DualEncoder) -> Protocol:

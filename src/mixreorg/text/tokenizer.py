@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ftfy
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CLIP_CONTEXT_LENGTH = 77
+CLIP_VOCAB_SIZE = 49_408
 
 _FORMAT = "mixreorg-tokenizer-1"
 _WORD_END = "</w>"
@@ -71,9 +72,7 @@ class Tokenizer:
     @classmethod
     def clip(cls, context_length: int = CLIP_CONTEXT_LENGTH) -> Self:
         """CLIP's tokenizer: 49,408 ids, the same as CLIP's for every caption."""
-        packed = resources.files("mixreorg.text").joinpath("clip_merges.txt.gz").read_bytes()
-        lines = gzip.decompress(packed).decode("utf-8").splitlines()
-        return cls([_parse_merge(line) for line in lines], context_length)
+        return cls(_clip_merges(), context_length)
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int = 2048, context_length: int = CLIP_CONTEXT_LENGTH) -> Self:
@@ -115,14 +114,26 @@ class Tokenizer:
         Raises:
             MixreorgError: missing file, or not a tokenizer file.
         """
-        content = read_json(path)
+        return cls.from_dict(read_json(path), source=str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, source: str) -> Self:
+        """Make a tokenizer of the values that :meth:`to_dict` gave.
+
+        Args:
+            content: as read from JSON.
+            source: what errors call its origin.
+
+        Raises:
+            MixreorgError: not the values of a tokenizer.
+        """
         if not (isinstance(content, dict) and content.get("format") == _FORMAT):
-            raise MixreorgError(f"{path} is not a tokenizer file; make one with `mixreorg data tokenizer`")
+            raise MixreorgError(f"{source} is not a tokenizer file; make one with `mixreorg data tokenizer`")
         try:
             return cls([_parse_merge(merge) for merge in content["merges"]], int(content["context_length"]))
         except (KeyError, TypeError, ValueError, AttributeError, MixreorgError) as error:
             raise MixreorgError(
-                f"{path} is a damaged tokenizer file ({error}); make it again with `mixreorg data tokenizer`"
+                f"{source} is a damaged tokenizer file ({error}); make it again with `mixreorg data tokenizer`"
             ) from error
 
     def save(self, path: Path) -> None:
@@ -131,8 +142,28 @@ class Tokenizer:
         Raises:
             MixreorgError: the file cannot be written.
         """
+        write_json(path, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_dict` makes the same tokenizer of."""
         merges = [" ".join(merge) for merge in self._merges]
-        write_json(path, {"format": _FORMAT, "context_length": self._context_length, "merges": merges})
+        return {"format": _FORMAT, "context_length": self._context_length, "merges": merges}
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the ids are CLIP's, for texts of whatever length."""
+        # The count decides nearly always, and costs nothing.
+        return self.vocab_size == CLIP_VOCAB_SIZE and self._merges == _clip_merges()
+
+    @property
+    def merges(self) -> tuple[Merge, ...]:
+        """Byte-pair merges in order of priority."""
+        return tuple(self._merges)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Spelling of every id but the two control tokens, which have none and come last."""
+        return tuple(self._tokens)
 
     @property
     def vocab_size(self) -> int:
@@ -209,6 +240,11 @@ def clean_text(text: str) -> str:
         # Plain ASCII has nothing to repair, and it is most of every caption set.
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
+
+
+def _clip_merges() -> list[Merge]:
+    packed = resources.files("mixreorg.text").joinpath("clip_merges.txt.gz").read_bytes()
+    return [_parse_merge(line) for line in gzip.decompress(packed).decode("utf-8").splitlines()]
 
 
 def _backend(model: models.BPE) -> BackendTokenizer:

@@ -21,7 +21,8 @@ from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.class_maps import WindowScores, with_background
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.segment.sliding_window import merge_windows, plan_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import plan_windows
 
 WINDOWED = Protocol(name="test", short_side=32, window=32, stride=16)
 

@@ -16,7 +16,8 @@ from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.segment.sliding_window import merge_windows, plan_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import plan_windows
 from mixreorg.text.class_list import ClassName
 
 

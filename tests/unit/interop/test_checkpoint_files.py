@@ -2,6 +2,7 @@ import argparse
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,55 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, zipped: bool) -> None:
     assert witness.exists(), "the file was harmless, so nothing was proved"
 
 
+class ForeignNode:
+    """One of its values."""
+
+
+class ForeignConfig(dict[str, Any]):
+    """As a configuration library keeps its values."""
+
+
+def foreign_checkpoint(path: Path, module: str) -> None:
+    """A training checkpoint whose configuration is an object of a module that is not there when it is read."""
+    name = ForeignConfig.__module__
+    ForeignConfig.__module__ = ForeignNode.__module__ = module
+    sys.modules[module] = sys.modules[__name__]
+    try:
+        config = ForeignConfig(heads=2)
+        config.frozen, config.node = True, ForeignNode()
+        torch.save({"model": weights(), "config": config, "args": argparse.Namespace(batch=8)}, path)
+    finally:
+        ForeignConfig.__module__ = ForeignNode.__module__ = name
+        del sys.modules[module]
+
+
+def test_objects_of_other_packages_are_passed_over(tmp_path: Path) -> None:
+    foreign_checkpoint(tmp_path / "checkpoint.pth", "nobody_has_this")
+    allowed = set(torch.serialization.get_safe_globals())
+    with pytest.raises(ModuleNotFoundError):
+        torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    check(tmp_path / "checkpoint.pth")
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+@pytest.mark.parametrize("module", ["subprocess", "builtins", "torch.hub"])
+def test_what_python_or_torch_can_do_is_not_passed_over(tmp_path: Path, module: str) -> None:
+    """Not even by the name alone: nobody's configuration is called so."""
+    path = tmp_path / "checkpoint.pth"
+    foreign_checkpoint(path, "nobody_has_this")
+    name = "nobody_has_this"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.pth", "w") as new:
+        for entry in old.namelist():
+            data = old.read(entry).replace(f"{name}\n".encode(), f"{module}\n".encode())
+            new.writestr(entry, data)
+    with pytest.raises(MixreorgError, match=rf"a pickled (builtins\.)?({module}\.)?ForeignConfig"):
+        read_state(tmp_path / "new.pth")
+
+
 def test_the_suggested_command_makes_a_readable_file(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
-    torch.save({"teacher": weights(), "args": argparse.Namespace(arch="vit_small")}, path)
+    content = {"teacher": weights(), "args": argparse.Namespace(arch="vit_small")}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
     with pytest.raises(MixreorgError, match=r"a pickled argparse\.Namespace") as caught:
         read_state(path)
     command = str(caught.value).splitlines()[1].strip().removeprefix("python")

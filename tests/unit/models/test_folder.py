@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_model, resolve_model_folder, save_model
+from mixreorg.models.folder import load_model_folder, resolve_model_folder, save_model
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tiny_model: DualEncoder, tmp_path: Path) -> Path:
 
 
 def test_round_trip_keeps_every_bit(tiny_model: DualEncoder, folder: Path) -> None:
-    loaded = load_model(folder)
+    loaded = load_model_folder(folder)
     assert loaded.config == tiny_model.config
     assert loaded.inference_protocol == {"name": "x"}
     assert loaded.tokenizer is not None
@@ -35,12 +35,12 @@ def test_a_run_folder_stands_for_its_best_or_newest_checkpoint(tiny_model: DualE
             tiny_model.logit_scale.fill_(float(step))
         save_model(tiny_model, tmp_path / "checkpoints" / f"step-{step}")
     (tmp_path / "state.json").write_text(json.dumps({"latest": "step-2", "best": {"checkpoint": "step-1"}}))
-    assert load_model(tmp_path).logit_scale.item() == 1
+    assert load_model_folder(tmp_path).logit_scale.item() == 1
     (tmp_path / "state.json").write_text(json.dumps({"latest": "step-2", "best": None}))
-    assert load_model(tmp_path).logit_scale.item() == 2
+    assert load_model_folder(tmp_path).logit_scale.item() == 2
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(MixreorgError, match="without a usable checkpoint"):
-        load_model(tmp_path)
+        load_model_folder(tmp_path)
 
 
 def change_tensor(folder: Path, **changes: torch.Tensor | None) -> None:
@@ -56,27 +56,27 @@ def change_tensor(folder: Path, **changes: torch.Tensor | None) -> None:
 def test_tensors_that_do_not_fit_are_named(folder: Path) -> None:
     change_tensor(folder, logit_scale=None, extra=torch.zeros(2))
     with pytest.raises(MixreorgError, match="missing logit_scale; unexpected extra"):
-        load_model(folder)
+        load_model_folder(folder)
     change_tensor(folder, logit_scale=torch.zeros(3), extra=None)
     with pytest.raises(MixreorgError, match=r"logit_scale has shape \(3,\), expected \(1,\)"):
-        load_model(folder)
+        load_model_folder(folder)
 
 
 def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MixreorgError, match="no model at"):
-        load_model(tmp_path / "none")
+        load_model_folder(tmp_path / "none")
     with pytest.raises(MixreorgError, match="holds no model"):
-        load_model(tmp_path)
+        load_model_folder(tmp_path)
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:1000])
     with pytest.raises(MixreorgError, match="damaged or not a safetensors file"):
-        load_model(folder)
+        load_model_folder(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(MixreorgError, match="missing; the folder is not complete"):
-        load_model(folder)
+        load_model_folder(folder)
     (folder / "config.json").write_text('{"architectures": ["CLIPModel"]}')
     with pytest.raises(MixreorgError, match="not the configuration of a mixreorg model"):
-        load_model(folder)
+        load_model_folder(folder)
 
 
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
 
     Tokenizer.train(["a b"], vocab_size=514, context_length=8).save(folder / "tokenizer.json")
     with pytest.raises(MixreorgError, match="restore the tokenizer it was trained with"):
-        load_model(folder)
+        load_model_folder(folder)
 
 
 @pytest.mark.parametrize("state", [None, "{", '{"latest": "step-00000009", "best": null}'])

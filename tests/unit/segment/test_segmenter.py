@@ -50,7 +50,7 @@ def test_one_window_that_covers_the_photo_equals_the_whole_photo(tiny_model: Dua
 
 def test_resizing_follows_bilinear_without_antialiasing(tiny_model: DualEncoder) -> None:
     from mixreorg.models.pixels import normalise
-    from mixreorg.segment.sliding_window import plan_windows
+    from mixreorg.segment.window_plan import plan_windows
 
     image = photo(128, 128)
     plan = plan_windows(WINDOWS, 128, 128)

@@ -5,14 +5,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixreorg.segment.class_maps import WindowScores
 from mixreorg.segment.protocol import groupvit_protocol
-from mixreorg.segment.sliding_window import (
-    Box,
-    WindowPlan,
-    merge_windows,
-    plan_windows,
-    resized_size,
-    window_boxes,
-)
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import Box, WindowPlan, plan_windows, resized_size, window_boxes
 
 
 @pytest.mark.parametrize(

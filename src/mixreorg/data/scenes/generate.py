@@ -1,11 +1,8 @@
 """Writing a whole folder of scenes, over any number of processes, whole or not at all."""
 
 import concurrent.futures
-import contextlib
 import importlib.metadata
 import multiprocessing
-import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,7 +20,7 @@ from mixreorg.data.scenes.picture_sets import OPENMOJI
 from mixreorg.data.scenes.presets import ScenesConfig
 from mixreorg.data.scenes.writing import SHARD_SIZE, write_eval_scenes, write_split_lists, write_train_shard
 from mixreorg.errors import MixreorgError
-from mixreorg.files import write_json, write_text
+from mixreorg.files import folder_in_one_step, write_json, write_text
 
 _EVAL_CHUNK = 250
 
@@ -79,12 +76,8 @@ def generate_scenes(
     counts: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
     if composer.drawable_pairs:
         counts["test_heldout"] = num_test // 2
-    try:
-        with _temporary_sibling(out) as folder:
-            _write_folder(composer, folder, counts, workers, console)
-            _move_into_place(folder, out)
-    except OSError as error:
-        raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error
+    with folder_in_one_step(out) as folder:
+        _write_folder(composer, folder, counts, workers, console)
     return out
 
 
@@ -110,34 +103,6 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not (out / "scenes.json").is_file():
         # A wrong path must not cost somebody else's files.
         raise MixreorgError(f"{out} was not written by this command, so it is not replaced; name another folder")
-
-
-@contextlib.contextmanager
-def _temporary_sibling(out: Path) -> Iterator[Path]:
-    """An empty folder on the same disk as ``out``; deleted afterwards unless it was moved."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        # mkdtemp's own folder is closed to others; one made inside it has ordinary permissions.
-        folder = private / "finished"
-        folder.mkdir()
-        yield folder
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
-
-
-def _move_into_place(finished: Path, out: Path) -> None:
-    """Rename ``finished`` to ``out``; an earlier ``out`` goes to the temporary folder, which is deleted next."""
-    if not out.exists():
-        finished.rename(out)
-        return
-    old = finished.parent / "replaced"
-    out.rename(old)
-    try:
-        finished.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
 
 
 def _write_folder(

@@ -1,0 +1,174 @@
+"""From a model to exported files."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mixreorg import __version__
+from mixreorg.errors import MixreorgError
+from mixreorg.export.graphs import MAX_SIDE, BakedGraph, ImageGraph, TextGraph, image_onnx, text_onnx
+from mixreorg.export.manifest import METADATA_KEY, SUFFIXES, BakedClass, ExportManifest, Precision, Runtime
+from mixreorg.export.openvino_files import write_openvino
+from mixreorg.export.precision import quantise, store_in_half
+from mixreorg.export.runtime import (
+    BAKED_OUTPUTS,
+    IMAGE,
+    IMAGE_OUTPUTS,
+    PIXELS,
+    TEXT,
+    TEXT_OUTPUTS,
+    TOKEN_IDS,
+    TOKENIZER,
+    check_window,
+    cut_windows,
+)
+from mixreorg.files import write_bytes
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.photos import read_photo
+from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.segmenter import Segmenter
+from mixreorg.segment.window_plan import plan_windows
+from mixreorg.text.class_list import ClassName
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FLOAT_PARTS = ("/assign/q_proj", "/assign/k_proj", "/image_projector/")
+"""Parts of a graph whose products stay in float32 under int8: they decide arg maxima, and take little time."""
+MAX_PHOTOS = 100
+"""Photos that calibration reads at most, evenly spread over those given."""
+_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def export_model(
+    model: DualEncoder,
+    out: Path,
+    to: Runtime = "onnx",
+    *,
+    classes: tuple[ClassName, ...] | None = None,
+    size: tuple[int, int] | None = None,
+    precision: Precision = "fp32",
+    photos: Path | None = None,
+    protocol: Protocol | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
+    """Write a model as files that :class:`~mixreorg.export.runtime.ExportedSegmenter` reads without torch.
+
+    Args:
+        model: with its tokenizer; used on the CPU.
+        out: without ``classes`` a folder, which gets an image graph, a text graph and the tokenizer; with them the
+            one file (for OpenVINO: two) that holds everything.
+        to: ``onnx`` or ``openvino``.
+        classes: to bake in.
+        size: height and width of the windows that the image graph takes, which makes it faster; by default any.
+        precision: ``fp16`` and ``bf16`` store weights in half the space; ``int8`` also computes in 8 bits.
+        photos: folder of photos to measure the scales of ``int8`` on.
+        protocol: of the export; by default the model's.
+        say: told what is being done.
+
+    Returns:
+        The files, written whole or not at all, the image graph last.
+
+    Raises:
+        MixreorgError: a size or a path that cannot be, ``int8`` without photos, or files that cannot be written.
+    """
+    if model.tokenizer is None:
+        raise ValueError("a model is exported with its tokenizer, and this one has none")
+    segmenter = Segmenter(model.cpu(), protocol)
+    patch = model.config.image.patch_size
+    _check_size(size, patch)
+    path = _image_path(out, to, classes is not None)
+    if (precision == "int8") != (photos is not None):
+        raise MixreorgError("int8 is calibrated on photos, and nothing else is: give --photos FOLDER with int8 alone")
+    manifest = ExportManifest(
+        version=__version__,
+        precision=precision,
+        size=size,
+        patch_size=patch,
+        logit_scale=float(model.scale.detach()),
+        protocol=segmenter.protocol,
+        classes=None if classes is None else tuple(BakedClass(name=i.name, phrases=i.phrases) for i in classes),
+    )
+    batches = list(_calibration(photos, manifest, path)) if photos is not None else None
+    side = min(segmenter.protocol.window, segmenter.protocol.short_side)
+    say("tracing the image encoder")
+    graph, outputs = _image_graph(segmenter, classes)
+    image = image_onnx(graph, PIXELS, outputs, size, side)
+    written = []
+    if classes is None:
+        say("tracing the text encoder")
+        model.tokenizer.save(path.parent / TOKENIZER)
+        text = text_onnx(TextGraph(model), TOKEN_IDS, TEXT_OUTPUTS)
+        written = [path.parent / TOKENIZER, *_write(_reduced(text, precision), path.with_stem(TEXT), manifest)]
+    if batches is not None:
+        say(f"calibrating on {len(batches)} batches of windows")
+        image = quantise(image, PIXELS, iter(batches), FLOAT_PARTS)
+    return [*written, *_write(_reduced(image, precision), path, manifest)]
+
+
+def _image_graph(segmenter: Segmenter, classes: tuple[ClassName, ...] | None) -> tuple[ImageGraph, tuple[str, ...]]:
+    if classes is None:
+        return ImageGraph(segmenter.model), IMAGE_OUTPUTS
+    embeddings, owners = segmenter.class_embeddings(classes)
+    with torch.inference_mode(False):
+        graph = BakedGraph(segmenter.model, embeddings.clone(), owners.tolist(), segmenter.protocol.shortlist)
+    return graph, BAKED_OUTPUTS
+
+
+def _reduced(model: "ModelProto", precision: Precision) -> "ModelProto":
+    if precision in ("fp16", "bf16"):
+        store_in_half(model, bf16=precision == "bf16")
+    return model
+
+
+def _write(model: "ModelProto", path: Path, manifest: ExportManifest) -> list[Path]:
+    if path.suffix == SUFFIXES["openvino"]:
+        write_openvino(model, path, manifest)
+        return [path.with_suffix(".bin"), path]
+    model.producer_name, model.producer_version = "mixreorg", manifest.version
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, manifest.to_json()
+    write_bytes(path, model.SerializeToString())
+    return [path]
+
+
+def _check_size(size: tuple[int, int] | None, patch: int) -> None:
+    if size is not None and not (2 * patch <= min(size) and max(size) <= MAX_SIDE):
+        raise MixreorgError(
+            f"size {size[0]}x{size[1]}: sides must lie between two patches ({2 * patch} pixels) and {MAX_SIDE}"
+        )
+
+
+def _image_path(out: Path, to: Runtime, baked: bool) -> Path:
+    suffix = SUFFIXES[to]
+    if not baked:
+        if out.suffix in SUFFIXES.values() or (out.exists() and not out.is_dir()):
+            raise MixreorgError(f"{out}: an export without classes is a folder of files; name a folder")
+        other = next(out / f"{IMAGE}{item}" for item in SUFFIXES.values() if item != suffix)
+        if other.exists():
+            raise MixreorgError(
+                f"{out} already holds an export for another runtime ({other.name}); name another folder"
+            )
+        return out / f"{IMAGE}{suffix}"
+    if out.suffix != suffix or out.is_dir():
+        raise MixreorgError(f"{out}: an export with classes to {to} is one file; name it *{suffix}")
+    return out
+
+
+def _calibration(folder: Path, manifest: ExportManifest, target: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Windows of the photos in a folder, cut as the protocol says."""
+    if not folder.is_dir():
+        raise MixreorgError(f"{folder} is not a folder of photos to calibrate on")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES)
+    if not paths:
+        raise MixreorgError(f"{folder} holds no photos to calibrate on")
+    step = max(1, len(paths) / MAX_PHOTOS)
+    for index in range(min(len(paths), MAX_PHOTOS)):
+        image = read_photo(paths[int(index * step)])
+        plan = plan_windows(manifest.protocol, image.width, image.height)
+        check_window(manifest, image, plan, target)
+        yield cut_windows([image], plan)

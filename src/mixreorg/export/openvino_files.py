@@ -1,0 +1,41 @@
+"""ONNX graphs as OpenVINO's pair of files."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from mixreorg.errors import MixreorgError
+from mixreorg.export.manifest import METADATA_KEY, ExportManifest
+from mixreorg.files import write_bytes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def write_openvino(model: "ModelProto", path: Path, manifest: ExportManifest) -> None:
+    """Write ``path`` (``*.xml``) and the weights beside it (``*.bin``), each whole or not at all.
+
+    Args:
+        model: an ONNX graph.
+        path: of the description; replaced last, so that a description stands for whole weights.
+        manifest: kept in the description.
+
+    Raises:
+        MixreorgError: the files cannot be written.
+    """
+    import openvino
+
+    converted = openvino.Core().read_model(model.SerializeToString())
+    converted.set_rt_info(manifest.to_json(), METADATA_KEY)
+    # OpenVINO writes both files itself, under one name, and not in one step: into a folder of its own first.
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "graph.xml"
+        try:
+            openvino.save_model(converted, made, compress_to_fp16=manifest.precision == "fp16")
+            # It does not always notice that a disk is full; files that are not whole cannot be read back.
+            openvino.Core().read_model(made)
+            weights, description = made.with_suffix(".bin").read_bytes(), made.read_bytes()
+        except (RuntimeError, OSError) as error:
+            raise MixreorgError(f"cannot write {path}: OpenVINO failed in {folder}; is that disk full?") from error
+    write_bytes(path.with_suffix(".bin"), weights)
+    write_bytes(path, description)

@@ -1,0 +1,243 @@
+"""Segmentation with exported files: the interface of :class:`mixreorg.Segmenter`, without torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mixreorg.errors import MixreorgError
+from mixreorg.export.backends import load_graph
+from mixreorg.export.decoding import (
+    WindowScores,
+    map_segments,
+    merge_windows,
+    normalise_rows,
+    score_segments,
+    with_background,
+)
+from mixreorg.export.manifest import SUFFIXES, ExportManifest
+from mixreorg.segment.photos import PhotoSource, read_photo
+from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.resize import FloatArray, resize_photo
+from mixreorg.segment.results import Segmentation, result_names
+from mixreorg.segment.window_plan import WindowPlan, plan_windows
+from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
+from mixreorg.text.tokenizer import Tokenizer
+
+IMAGE, TEXT, TOKENIZER = "image", "text", "tokenizer.json"
+"""Files of a free-vocabulary export: two graphs (with the runtime's suffix) and the tokenizer."""
+PIXELS, TOKEN_IDS = "pixels", "token_ids"
+IMAGE_OUTPUTS = ("assignment", "segment_embeddings", "image_embedding")
+BAKED_OUTPUTS = ("segment_map", "segment_scores")
+TEXT_OUTPUTS = ("text_features",)
+
+
+@dataclass(frozen=True)
+class ExportedOutput:
+    """Encoded windows."""
+
+    assignment: FloatArray
+    """``[B, S, h, w]`` soft assignment of patches to final segments."""
+    segment_embeddings: FloatArray
+    """``[B, S, E]``, L2-normalised."""
+    image_embedding: FloatArray
+    """``[B, E]``, L2-normalised."""
+
+
+def find_export(path: Path) -> Path | None:
+    """The image graph that a path stands for: a folder with one, or the file itself; None where there is none."""
+    if path.suffix in SUFFIXES.values():
+        return path
+    found = [path / f"{IMAGE}{suffix}" for suffix in SUFFIXES.values() if (path / f"{IMAGE}{suffix}").is_file()]
+    if len(found) > 1:
+        raise MixreorgError(f"{path} holds an ONNX and an OpenVINO export; give the file: {found[0]} or {found[1]}")
+    return found[0] if found else None
+
+
+class ExportedSegmenter:
+    """Zero-shot segmentation with the files of ``mixreorg export``.
+
+    >>> segmenter = ExportedSegmenter("exported")
+    >>> segmentation = segmenter("photo.jpg", "dog, cat=cat|kitten, grass")
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        protocol: Protocol | None = None,
+        window_batch: int = 8,
+        threads: int | None = None,
+    ) -> None:
+        """Load an export.
+
+        Args:
+            source: the folder of a free-vocabulary export, or the file of one with baked classes.
+            protocol: sizes, templates, background. By default the one the model was exported with.
+            window_batch: windows encoded at once.
+            threads: of the runtime; by default one per core.
+
+        Raises:
+            MixreorgError: not an export, damaged, or of another version.
+        """
+        path = find_export(Path(source))
+        if path is None:
+            raise MixreorgError(f"{source} holds no export; make one with `mixreorg export MODEL {source}`")
+        self._path = path
+        self._image = load_graph(path, threads)
+        self.manifest = self._image.manifest
+        self.protocol = protocol or self.manifest.protocol
+        if not self.protocol.decodes_as_groupvit:
+            raise MixreorgError(
+                f"exports decode as GroupViT does, with the model's own logit scale; the protocol "
+                f"{self.protocol.name!r} does not: use the model itself"
+            )
+        self.window_batch = window_batch
+        self._phrase_embeddings: dict[str, FloatArray] = {}
+        if self.manifest.classes is None:
+            text_path = path.with_name(TEXT + path.suffix)
+            self._tokenizer = Tokenizer.from_file(path.parent / TOKENIZER)
+            self._text = load_graph(text_path, threads)
+            if self._text.manifest != self.manifest:
+                raise MixreorgError(f"{text_path} and {path} are of different exports; export the model again")
+
+    def __call__(
+        self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName] | None = None
+    ) -> Segmentation:
+        """Segment one photo.
+
+        Args:
+            photo: path, encoded bytes, PIL picture or ``[H, W, 3]`` uint8 array.
+            class_names: ``"dog, cat=cat|kitten"``, a list of names, ``"@file.txt"``; with baked classes None.
+
+        Returns:
+            Labels of the photo's own size, names (background first when the protocol has a threshold), scores.
+
+        Raises:
+            MixreorgError: unreadable photo or class list, other classes than the baked ones, or a photo whose
+                windows have another size than the export takes.
+        """
+        classes = self._classes(class_names)
+        names = result_names(classes, self.protocol)
+        image = read_photo(photo)
+        plan = plan_windows(self.protocol, image.width, image.height)
+        windows = self._decode_baked(image, plan) if self.manifest.classes else self._decode_free(image, plan, classes)
+        if self.protocol.background_threshold is not None:
+            scores = with_background(windows.segment_scores, self.protocol.background_threshold)
+            windows = WindowScores(windows.segment_map, scores)
+        label_map, class_scores = merge_windows(windows, plan, image.height, image.width)
+        return Segmentation(label_map=label_map, class_names=names, scores=class_scores, protocol=self.protocol)
+
+    def encode(self, images: Sequence[Image.Image]) -> ExportedOutput:
+        """Encode every window of several RGB photos of one size, photo after photo (free vocabulary only).
+
+        Raises:
+            MixreorgError: an export with baked classes, or windows of a size that it does not take.
+        """
+        if self.manifest.classes is not None:
+            raise MixreorgError(
+                f"{self._path} has its classes baked in and gives no embeddings; export without classes"
+            )
+        plan = plan_windows(self.protocol, images[0].width, images[0].height)
+        return ExportedOutput(*self._run_image(images, plan, IMAGE_OUTPUTS))
+
+    def class_embeddings(self, classes: Sequence[ClassName]) -> FloatArray:
+        """L2-normalised embeddings ``[P, E]`` of all phrases; each phrase is encoded only once."""
+        phrases, _ = flatten_phrases(classes)
+        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._phrase_embeddings]
+        if new:
+            prompts = [template.format(phrase) for phrase in new for template in self.protocol.templates]
+            features = self._encode_text(prompts).reshape(len(new), len(self.protocol.templates), -1)
+            # Averaged before normalisation, as the published evaluation does.
+            self._phrase_embeddings.update(zip(new, normalise_rows(features.mean(axis=1)), strict=True))
+        return np.stack([self._phrase_embeddings[phrase] for phrase in phrases])
+
+    def _encode_text(self, prompts: list[str], batch_size: int = 256) -> FloatArray:
+        parts = []
+        for start in range(0, len(prompts), batch_size):
+            rows = self._tokenizer.encode_ids(prompts[start : start + batch_size])
+            token_ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+            for target, ids in zip(token_ids, rows, strict=True):
+                target[: len(ids)] = ids
+            parts += self._text.run(TOKEN_IDS, token_ids, TEXT_OUTPUTS)
+        return np.concatenate(parts)
+
+    def _classes(self, class_names: str | Path | Sequence[str | ClassName] | None) -> tuple[ClassName, ...]:
+        baked = self.manifest.class_names
+        if class_names is None:
+            if baked is None:
+                raise MixreorgError(f"{self._path} takes any classes; say which, for example 'dog, cat, grass'")
+            return baked
+        classes = parse_class_list(class_names)
+        if baked is not None and classes != baked:
+            known = ", ".join(item.name for item in baked[:8]) + (", ..." if len(baked) > 8 else "")
+            raise MixreorgError(
+                f"{self._path} has its classes baked in ({known}); leave the classes out, or export without classes"
+            )
+        return classes
+
+    def _decode_free(self, image: Image.Image, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+        output = ExportedOutput(*self._run_image([image], plan, IMAGE_OUTPUTS))
+        scores = score_segments(
+            output.segment_embeddings,
+            output.image_embedding,
+            self.class_embeddings(classes),
+            flatten_phrases(classes)[1],
+            logit_scale=self.manifest.logit_scale,
+            shortlist=self.protocol.shortlist,
+        )
+        return WindowScores(map_segments(output.assignment, _window_size(plan)), scores)
+
+    def _decode_baked(self, image: Image.Image, plan: WindowPlan) -> WindowScores:
+        for name in ("templates", "shortlist"):
+            if getattr(self.protocol, name) != getattr(self.manifest.protocol, name):
+                raise MixreorgError(
+                    f"{self._path} has the protocol's {name} baked in: {getattr(self.manifest.protocol, name)!r}; "
+                    "export again with the new ones"
+                )
+        return WindowScores(*self._run_image([image], plan, BAKED_OUTPUTS))
+
+    def _run_image(
+        self, images: Sequence[Image.Image], plan: WindowPlan, outputs: Sequence[str]
+    ) -> list[npt.NDArray[Any]]:
+        check_window(self.manifest, images[0], plan, self._path)
+        crops = cut_windows(images, plan)
+        parts = [
+            self._image.run(PIXELS, crops[start : start + self.window_batch], outputs)
+            for start in range(0, len(crops), self.window_batch)
+        ]
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def cut_windows(images: Sequence[Image.Image], plan: WindowPlan) -> npt.NDArray[np.uint8]:
+    """Grey levels ``[B, 3, h, w]`` of every window of RGB photos of one size, photo after photo."""
+    windows = []
+    for image in images:
+        pixels = resize_photo(image, plan.height, plan.width)
+        windows += [pixels[:, box.top : box.bottom, box.left : box.right] for box in plan.boxes]
+    return np.stack(windows)
+
+
+def check_window(manifest: ExportManifest, image: Image.Image, plan: WindowPlan, source: Path) -> None:
+    """Refuse a photo whose windows the image graph cannot take.
+
+    Raises:
+        MixreorgError: naming both sizes.
+    """
+    height, width = _window_size(plan)
+    what = f"a photo of {image.width} x {image.height} pixels becomes {plan.width} x {plan.height}"
+    if min(height, width) < manifest.patch_size:
+        raise MixreorgError(f"{what}, thinner than one patch of {manifest.patch_size}; crop it, or raise short_side")
+    if manifest.size is not None and manifest.size != (height, width):
+        raise MixreorgError(
+            f"{what} in windows of {width} x {height}, and {source} takes {manifest.size[1]} x {manifest.size[0]} "
+            "alone; crop the photo, change the protocol, or export without --size"
+        )
+
+
+def _window_size(plan: WindowPlan) -> tuple[int, int]:
+    box = plan.boxes[0]
+    return box.bottom - box.top, box.right - box.left

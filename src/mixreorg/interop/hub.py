@@ -1,0 +1,151 @@
+"""Models on the Hugging Face hub: fetched once into its cache, and put there."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json
+from mixreorg.models.folder import FORMAT
+
+ALIASES = {
+    "groupvit-gcc-yfcc": "nvidia/groupvit-gcc-yfcc",
+    "groupvit-gcc-redcaps": "nvidia/groupvit-gcc-redcaps",
+}
+"""Short names of the published GroupViT models."""
+
+_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_TOKENIZER = ("tokenizer.json", "merges.txt", "vocab.json")
+_Result = TypeVar("_Result")
+
+
+def locate(source: str | Path) -> Path:
+    """The file or folder that a model's name stands for; a name on the hub is fetched into the hub's cache.
+
+    A name is taken to be one on the hub when it is an alias or has the form ``OWNER/NAME`` or ``OWNER/NAME@REVISION``,
+    and neither that path nor a folder ``OWNER`` exists. A ``Path`` is always a path. ``HF_HOME``, ``HF_HUB_OFFLINE``
+    and the token of ``hf auth login`` act as in every program that uses the hub.
+
+    Args:
+        source: a path, an alias (:data:`ALIASES`) or a name on the hub.
+
+    Returns:
+        A path, which exists if the name was on the hub.
+
+    Raises:
+        MixreorgError: no such model on the hub, no network and not in the cache, or another kind of model.
+    """
+    path = Path(source).expanduser()
+    name = ALIASES.get(str(source), str(source))
+    match = _NAME.fullmatch(name)
+    if (
+        match is None
+        or isinstance(source, Path)
+        or path.exists()
+        or (str(source) not in ALIASES and path.parent.exists())
+    ):
+        return path
+    return _fetch(match["repo"], match["revision"], str(source))
+
+
+def push_to_hub(folder: str | Path, repo: str, *, private: bool = False, message: str | None = None) -> str:
+    """Put a finished model folder on the hub; the repository is made where there is none.
+
+    Args:
+        folder: as :func:`~mixreorg.interop.convert.convert_model` writes it.
+        repo: ``OWNER/NAME``.
+        private: of a new repository.
+        message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        MixreorgError: not logged in, no permission, or no network.
+    """
+    library = _library(f"to put a model on the hub as {repo}")
+
+    def push() -> str:
+        api = library.HfApi(library_name="mixreorg")
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message=message or "Model written by mixreorg"
+        )
+        return str(commit.commit_url)
+
+    return _explained(push, f"cannot put {folder} on the hub as {repo}", "log in with `hf auth login`")
+
+
+def _fetch(repo: str, revision: str | None, source: str) -> Path:
+    library = _library(f"there is no file or folder {source}; to fetch the model {repo} from the Hugging Face hub")
+    missing = (library.errors.EntryNotFoundError,)
+
+    def get(file: str, at: str | None) -> Path:
+        return Path(library.hf_hub_download(repo, file, revision=at, library_name="mixreorg"))
+
+    def fetch() -> Path:
+        config = get("config.json", revision)
+        # Whatever happens on the hub meanwhile, all files are those of one commit.
+        commit = config.parent.name
+        _check_kind(config, repo)
+        try:
+            get(_WEIGHTS[0], commit)
+        except missing:
+            get(_WEIGHTS[1], commit)
+        for file in _TOKENIZER:
+            try:
+                get(file, commit)
+            except missing:
+                continue
+        return config.parent
+
+    return _explained(
+        fetch,
+        f"cannot fetch {repo} from the Hugging Face hub, and there is no file or folder {source}",
+        "check the name, or log in with `hf auth login` if it is private",
+    )
+
+
+def _check_kind(config: Path, repo: str) -> None:
+    content = read_json(config)
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "groupvit" and not (isinstance(content, dict) and content.get("format") == FORMAT):
+        raise MixreorgError(f"the model {repo} on the hub is not a GroupViT but {kind or 'of no known type'}")
+
+
+def _explained(action: Callable[[], _Result], what: str, login: str) -> _Result:
+    """Run something that speaks with the hub; its many errors become one of ours."""
+    errors = _library(what).errors
+    try:
+        return action()
+    except MixreorgError:
+        raise
+    except (errors.RepositoryNotFoundError, errors.LocalTokenNotFoundError) as error:
+        raise MixreorgError(f"{what}: there is no such model, or it is closed to you; {login}") from error
+    except errors.RevisionNotFoundError as error:
+        raise MixreorgError(f"{what}: it has no such revision; check what follows the @") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise MixreorgError(
+            f"{what}: the hub cannot be reached (or HF_HUB_OFFLINE is set) and the model is not in the cache; fetch it "
+            "once with a network, or copy its folder here and give the folder"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise MixreorgError(f"{what}: it lacks a file that every GroupViT has ({_first_line(error)})") from error
+    except Exception as error:  # the network stack below the hub's library raises errors of its own
+        raise MixreorgError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _library(purpose: str) -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ModuleNotFoundError as error:
+        raise MixreorgError(f"{purpose}, install the extra 'hub': pip install 'mixreorg[hub]'") from error
+    return huggingface_hub

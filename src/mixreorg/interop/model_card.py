@@ -1,0 +1,185 @@
+"""The model card: ``README.md`` of a model folder, for people and for the hub."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json, write_text
+from mixreorg.models.dual_encoder import DualEncoderConfig
+
+CARD, PICTURE = "README.md", "picture.png"
+_RUN_CARD = "card.json"
+# Values of an evaluation that are no percentages.
+_NO_PERCENTAGE = ("step", "background_threshold")
+_TAGS = ("groupvit", "mixreorg", "zero-shot-segmentation", "open-vocabulary")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card says that the weights do not show."""
+
+    name: str | None = None
+    """What the model is called, ``OWNER/NAME`` on the hub; by default its folder's name."""
+    license: str | None = None
+    """Licence of the weights as the hub writes it, such as ``apache-2.0``; by default the one that the card of the
+    source names."""
+    data: str | None = None
+    """What the model was trained on, in words."""
+    photo: Path | None = None
+    """Photo for the card's picture."""
+    classes: str | None = None
+    """Class names for that photo."""
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other."""
+        if (self.photo is None) != (self.classes is None):
+            raise MixreorgError("the picture of a model card needs a photo and class names: give both, or neither")
+
+
+@dataclass(frozen=True)
+class CardModel:
+    """The model that a card describes."""
+
+    name: str
+    config: DualEncoderConfig
+    num_parameters: int
+    protocol: dict[str, Any] | None
+    """Values of the evaluation protocol it was trained to be used with."""
+    is_hf: bool
+    """Whether ``transformers`` reads the folder."""
+
+
+def write_card(model: CardModel, facts: CardFacts, source: Path, folder: Path) -> None:
+    """Write ``README.md``.
+
+    Args:
+        model: what the folder holds.
+        facts: what its owner says of it.
+        source: folder that the weights came from; its run card and its model card are read where it has them.
+        folder: of the new model; it holds ``picture.png`` if one was made.
+
+    Raises:
+        MixreorgError: the file cannot be written, or a run card is damaged.
+    """
+    run = read_json(source / _RUN_CARD) if (source / _RUN_CARD).is_file() else {}
+    run = run if isinstance(run, dict) else {}
+    license_name = facts.license or _license_of(source / CARD)
+    sections = [
+        _front_matter(license_name, model.is_hf),
+        f"# {model.name}",
+        _introduction(model),
+        f"![Classes of a photo]({PICTURE})\n\n*{facts.classes}*" if (folder / PICTURE).is_file() else "",
+        _use(model),
+        _architecture(model),
+        _training(facts, run),
+        _results(model, run),
+        f"## Licence\n\n{license_name or 'Not stated: ask the owner of the weights before you use them.'}",
+        _LIMITS,
+    ]
+    write_text(folder / CARD, "\n\n".join(section for section in sections if section) + "\n")
+
+
+def _front_matter(license_name: str | None, is_hf: bool) -> str:
+    lines = [f"license: {license_name}"] if license_name else []
+    lines += [f"library_name: {'transformers' if is_hf else 'mixreorg'}", "pipeline_tag: image-segmentation", "tags:"]
+    return "\n".join(["---", *lines, *(f"- {tag}" for tag in _TAGS), "---"])
+
+
+def _license_of(card: Path) -> str | None:
+    if not card.is_file():
+        return None
+    text = card.read_text(encoding="utf-8", errors="replace")
+    front = re.match(r"---\n(.*?)\n---", text, flags=re.DOTALL)
+    named = re.search(r"^license: *([\w.+-]+) *$", front[1], flags=re.MULTILINE) if front else None
+    return named[1] if named else None
+
+
+def _introduction(model: CardModel) -> str:
+    return (
+        f"A GroupViT of {model.num_parameters / 1e6:.1f} M parameters, trained on image-caption pairs alone. It labels "
+        "every pixel of a photo with one of the class names that it is given."
+    )
+
+
+def _use(model: CardModel) -> str:
+    lines = [
+        "## Use",
+        "",
+        "```python",
+        "from mixreorg import Segmenter, load_model",
+        "",
+        f'segmenter = Segmenter(load_model("{model.name}"))',
+        'segmentation = segmenter("photo.jpg", ["dog", "cat", "grass"])',
+        "```",
+    ]
+    if model.is_hf:
+        lines += [
+            "",
+            "```python",
+            "from transformers import AutoModel, AutoProcessor",
+            "",
+            f'model = AutoModel.from_pretrained("{model.name}")',
+            f'processor = AutoProcessor.from_pretrained("{model.name}")',
+            "```",
+        ]
+    return "\n".join(lines)
+
+
+def _architecture(model: CardModel) -> str:
+    image, text = model.config.image, model.config.text
+    rows = {
+        "training images": f"{image.image_size} px, patches of {image.patch_size} px",
+        "image encoder": f"width {image.width}, heads {image.num_heads}, blocks {' + '.join(map(str, image.depths))}",
+        "segments": " then ".join(map(str, image.num_segments)),
+        "text encoder": f"width {text.width}, heads {text.num_heads}, blocks {text.depth}, {text.vocab_size:,} ids",
+        "joint space": str(model.config.embed_dim),
+    }
+    return "\n".join(["## Architecture", "", "| | |", "| --- | --- |", *(f"| {key} | {rows[key]} |" for key in rows)])
+
+
+def _training(facts: CardFacts, run: dict[str, Any]) -> str:
+    lines = [facts.data or "The training data is not stated."]
+    pairs = run.get("data", {}).get("num_pairs")
+    if pairs is not None:
+        lines.append(
+            f"Recipe `{run.get('recipe')}`, {pairs:,} caption pairs, {run.get('step'):,} steps, seed {run.get('seed')}."
+        )
+    return "## Training\n\n" + "\n".join(lines)
+
+
+def _results(model: CardModel, run: dict[str, Any]) -> str:
+    protocol = model.protocol
+    lines = ["## Results", ""]
+    metrics = {
+        name: value
+        for name, value in run.get("metrics", {}).items()
+        if name not in _NO_PERCENTAGE and isinstance(value, int | float)
+    }
+    if metrics:
+        evaluation = run.get("config", {}).get("evaluation", {})
+        lines += [
+            f"Split `{evaluation.get('split')}`, at most {evaluation.get('max_images')} images, percent; one seed.",
+            "",
+            "| metric | value |",
+            "| --- | --- |",
+            *(f"| {name} | {value:.1f} |" for name, value in metrics.items()),
+        ]
+    else:
+        lines.append("No evaluation is recorded with the weights.")
+    if protocol is not None:
+        lines += [
+            "",
+            f"Protocol `{protocol.get('name')}`: short side {protocol.get('short_side')} px, "
+            f"window {'the whole photo' if protocol.get('whole') else protocol.get('window')}, "
+            f"stride {protocol.get('stride')}, background threshold {protocol.get('background_threshold')}, "
+            f"templates {', '.join(protocol.get('templates', []))}",
+        ]
+    return "\n".join(lines)
+
+
+_LIMITS = (
+    "## Limits\n\nAt most as many regions per window as the model has segments; borders follow its patch grid. Names "
+    "that its captions never used are guesses. Biases of the captions are in the model."
+)

@@ -1,0 +1,327 @@
+"""Exported files against the model they came from, and what happens to files that are not whole."""
+
+import json
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from export_kit import CLASSES, TARGETS, photo
+
+from mixreorg.cli.main import app
+from mixreorg.errors import MixreorgError
+from mixreorg.export.exporter import export_model
+from mixreorg.export.graphs import OPSET
+from mixreorg.export.manifest import METADATA_KEY
+from mixreorg.export.runtime import ExportedSegmenter
+from mixreorg.models.folder import save_model
+from mixreorg.models.image_encoder import ImageEncoderConfig
+from mixreorg.segment.segmenter import Segmenter
+
+SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30)]
+
+
+def sources(root: Path) -> Iterator[Path]:
+    for to, suffix in TARGETS.items():
+        yield root / to
+        yield root / f"baked{suffix}"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("background", [None, 0.4])
+def test_masks_are_those_of_the_model_at_any_size(segmenter, exports, size, background) -> None:
+    protocol = segmenter.protocol.updated(background_threshold=background)
+    segmenter = Segmenter(segmenter.model, protocol)
+    expected = segmenter(photo(*size), CLASSES)
+    for source in sources(exports):
+        found = ExportedSegmenter(source, protocol, threads=1)(photo(*size), CLASSES)
+        assert (found.label_map == expected.label_map).all()
+        assert found.class_names == expected.class_names
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_embeddings_and_assignments_are_those_of_the_model(segmenter, exports, to) -> None:
+    exported = ExportedSegmenter(exports / to, threads=1, window_batch=2)
+    pictures = [photo(120, 64, seed) for seed in (1, 2)]
+    expected, found = segmenter.encode(pictures), exported.encode(pictures)
+    assignment = expected.encoding.patch_assignment.reshape(found.assignment.shape)
+    for ours, theirs in (
+        (found.assignment, assignment),
+        (found.segment_embeddings, expected.segment_embeddings),
+        (found.image_embedding, expected.embedding),
+        (exported.class_embeddings(CLASSES), segmenter.class_embeddings(CLASSES)[0]),
+    ):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+
+
+def test_windows_may_be_one_patch_high(segmenter, exports) -> None:
+    protocol = segmenter.protocol.updated(short_side=8)
+    expected = Segmenter(segmenter.model, protocol)(photo(40, 8), CLASSES)
+    for source in sources(exports):
+        assert (
+            ExportedSegmenter(source, protocol, threads=1)(photo(40, 8), CLASSES).label_map == expected.label_map
+        ).all()
+
+
+def test_templates_are_averaged_before_normalisation(segmenter, exports) -> None:
+    protocol = segmenter.protocol.updated(templates=("a photo of a {}.", "{}", "the {} on the grass"))
+    expected, _ = Segmenter(segmenter.model, protocol).class_embeddings(CLASSES)
+    found = ExportedSegmenter(exports / "onnx", protocol, threads=1).class_embeddings(CLASSES)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_architectures_of_small_models_export_too(model, tmp_path) -> None:
+    image = ImageEncoderConfig(
+        **{
+            **model.config.image.model_dump(),
+            "stem": "conv",
+            "assignment": "soft",
+            "assignment_logits": "cosine",
+            "centre_keys": True,
+            "pre_assign_attention": False,
+            "num_local_blocks": 1,
+        }
+    )
+    small = type(model)(model.config.updated(image=image, projector_hidden=0), model.tokenizer)
+    segmenter = Segmenter(small)
+    export_model(small, tmp_path / "out")
+    exported = ExportedSegmenter(tmp_path / "out", threads=1)
+    for size in SIZES[:3]:
+        assert (exported(photo(*size), CLASSES).label_map == segmenter(photo(*size), CLASSES).label_map).all()
+
+
+def test_graphs_are_valid_and_say_nothing_of_the_machine(exports) -> None:
+    for path in (exports / "onnx" / "image.onnx", exports / "onnx" / "text.onnx", exports / "baked.onnx"):
+        graph = onnx.load(path)
+        onnx.checker.check_model(graph, full_check=True)
+        assert [(item.domain, item.version) for item in graph.opset_import] == [("", OPSET)]
+        assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+        assert b"/mixreorg/" not in path.read_bytes()
+    shapes = {item.name: len(item.type.tensor_type.shape.dim) for item in graph.graph.output}
+    assert shapes == {"segment_map": 3, "segment_scores": 3}
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_fixed_size_takes_that_size_alone(segmenter, tmp_path, to) -> None:
+    export_model(segmenter.model, tmp_path / "out", to, size=(64, 64))
+    exported = ExportedSegmenter(tmp_path / "out", threads=1)
+    assert (exported(photo(), CLASSES).label_map == segmenter(photo(), CLASSES).label_map).all()
+    # So long that the limit of the long side makes its windows lower than 64.
+    protocol = segmenter.protocol.updated(long_side=300)
+    with pytest.raises(MixreorgError, match=r"windows of 64 x 30.*takes 64 x 64.*without --size"):
+        ExportedSegmenter(tmp_path / "out", protocol, threads=1)(photo(400, 40), CLASSES)
+
+
+@pytest.mark.parametrize("size", [(8, 64), (64, 9000)])
+def test_sizes_that_cannot_be(model, tmp_path, size) -> None:
+    with pytest.raises(MixreorgError, match="between two patches"):
+        export_model(model, tmp_path / "out", size=size)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_halves_the_file(model, exports, tmp_path, precision) -> None:
+    for to, suffix in TARGETS.items():
+        path = tmp_path / f"half{suffix}"
+        export_model(model, path, to, classes=CLASSES, precision=precision)
+        weights = ".bin" if to == "openvino" else ".onnx"
+        whole = (exports / f"baked{suffix}").with_suffix(weights).stat().st_size
+        assert path.with_suffix(weights).stat().st_size < 0.75 * whole
+        scores = ExportedSegmenter(path, threads=1)(photo()).scores
+        np.testing.assert_allclose(scores, ExportedSegmenter(exports / "baked.onnx")(photo()).scores, atol=0.05)
+
+
+def test_int8_is_calibrated_on_photos(model, exports, tmp_path) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed in range(3):
+        photo(64, 64, seed).save(tmp_path / "photos" / f"{seed}.png")
+    path = tmp_path / "int8.onnx"
+    export_model(model, path, classes=CLASSES, precision="int8", photos=tmp_path / "photos")
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("QuantizeLinear") > 10
+    np.testing.assert_allclose(
+        ExportedSegmenter(path, threads=1)(photo()).scores,
+        ExportedSegmenter(exports / "baked.onnx", threads=1)(photo()).scores,
+        atol=0.1,
+    )
+
+
+def test_int8_needs_photos(model, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    for photos, message in ((None, "--photos"), (tmp_path / "empty", "no photos"), (tmp_path / "none", "not a folder")):
+        with pytest.raises(MixreorgError, match=message):
+            export_model(model, tmp_path / "out", precision="int8", photos=photos)
+    with pytest.raises(MixreorgError, match="int8 alone"):
+        export_model(model, tmp_path / "out", photos=tmp_path / "empty")
+
+
+def test_baked_classes_are_the_only_ones(exports) -> None:
+    baked = ExportedSegmenter(exports / "baked.onnx", threads=1)
+    assert baked(photo()).class_names == ("dog", "cat", "car")
+    with pytest.raises(MixreorgError, match="baked in \\(dog, cat, car\\)"):
+        baked(photo(), "dog, tree")
+    with pytest.raises(MixreorgError, match="no embeddings"):
+        baked.encode([photo()])
+    baked.protocol = baked.protocol.updated(shortlist=2)
+    with pytest.raises(MixreorgError, match="shortlist baked in: 5"):
+        baked(photo())
+    with pytest.raises(MixreorgError, match="say which"):
+        ExportedSegmenter(exports / "onnx", threads=1)(photo())
+
+
+def test_paths_that_do_not_fit(model, exports, tmp_path) -> None:
+    for out, classes, message in (
+        (tmp_path / "out.xml", CLASSES, r"name it \*.onnx"),
+        (tmp_path / "out.onnx", None, "name a folder"),
+        (exports / "openvino", None, "another runtime"),
+    ):
+        with pytest.raises(MixreorgError, match=message):
+            export_model(model, out, classes=classes)
+
+
+def copy(exports: Path, target: Path) -> Path:
+    shutil.copytree(exports, target)
+    return target
+
+
+@pytest.mark.parametrize("name", ["onnx/image.onnx", "onnx/text.onnx", "openvino/image.xml", "openvino/image.bin"])
+def test_truncated_and_missing_files_are_named(exports, tmp_path, name) -> None:
+    root = copy(exports, tmp_path / "copy")
+    damaged, other = root / name, "damaged or of another version"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    with pytest.raises(MixreorgError, match=other):
+        ExportedSegmenter(damaged.parent, threads=1)
+    damaged.unlink()
+    with pytest.raises(MixreorgError, match=r"missing|holds no export"):
+        ExportedSegmenter(damaged.parent, threads=1)
+
+
+def test_files_of_another_version(exports, tmp_path) -> None:
+    graph = onnx.load(exports / "baked.onnx")
+    path = tmp_path / "baked.onnx"
+
+    graph.opset_import[0].version = 999
+    onnx.save(graph, path)
+    with pytest.raises(MixreorgError, match="another version"):
+        ExportedSegmenter(path)
+
+    graph.opset_import[0].version = OPSET
+    manifest = next(item for item in graph.metadata_props if item.key == METADATA_KEY)
+    manifest.value = json.dumps({**json.loads(manifest.value), "format": "mixreorg-export-0"})
+    onnx.save(graph, path)
+    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-1'"):
+        ExportedSegmenter(path)
+
+    del graph.metadata_props[:]
+    onnx.save(graph, path)
+    with pytest.raises(MixreorgError, match="no manifest"):
+        ExportedSegmenter(path)
+
+
+def test_openvino_files_of_another_version(exports, tmp_path) -> None:
+    path = copy(exports, tmp_path / "copy") / "baked.xml"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace("mixreorg-export-1", "mixreorg-export-0"), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-1'"):
+        ExportedSegmenter(path)
+    path.write_text(re.sub(f"<{METADATA_KEY} value=[^>]*>", "", whole), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="no manifest"):
+        ExportedSegmenter(path)
+    path.write_text(re.sub(r'version="opset\d+"', 'version="opset999"', whole), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="another version"):
+        ExportedSegmenter(path)
+
+
+def test_parts_of_different_exports(exports, model, tmp_path) -> None:
+    root = copy(exports, tmp_path / "copy")
+    export_model(model, tmp_path / "other", protocol=ExportedSegmenter(root / "onnx").protocol.updated(shortlist=3))
+    shutil.copy(tmp_path / "other" / "text.onnx", root / "onnx")
+    with pytest.raises(MixreorgError, match="different exports"):
+        ExportedSegmenter(root / "onnx")
+
+
+@contextmanager
+def disk_full_at(size: int) -> Iterator[None]:
+    """Files cannot grow beyond ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
+
+
+@pytest.mark.parametrize(("to", "suffix"), TARGETS.items())
+def test_a_full_disk_leaves_the_old_file(model, exports, tmp_path, to, suffix) -> None:
+    root = copy(exports, tmp_path / "copy")
+    path = root / f"baked{suffix}"
+    before = {item: item.read_bytes() for item in root.glob("baked*")}
+    with disk_full_at(100_000), pytest.raises(MixreorgError, match="cannot write"):
+        export_model(model, path, to, classes=CLASSES)
+    assert {item: item.read_bytes() for item in root.glob("*baked*")} == before
+
+
+BLOCK_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers"):
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
+def without_torch(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BLOCK_TORCH + code, *arguments], capture_output=True, text=True)
+
+
+def test_no_torch_is_needed(segmenter, exports, tmp_path) -> None:
+    expected = segmenter(photo(), CLASSES)
+    photo().save(tmp_path / "photo.png")
+    code = """
+import numpy as np
+from mixreorg.export.runtime import ExportedSegmenter
+for number, source in enumerate(sys.argv[3:]):
+    found = ExportedSegmenter(source, threads=1)(sys.argv[1], "dog, cat=cat|kitten, car")
+    np.save(sys.argv[2] + str(number) + ".npy", found.label_map)
+"""
+    paths = [str(source) for source in sources(exports)]
+    result = without_torch(code, str(tmp_path / "photo.png"), str(tmp_path / "labels"), *paths)
+    assert result.returncode == 0, result.stderr
+    for number in range(len(paths)):
+        assert (np.load(tmp_path / f"labels{number}.npy") == expected.label_map).all()
+
+
+def test_the_command_line_needs_no_torch_either(exports, tmp_path) -> None:
+    photo().save(tmp_path / "photo.png")
+    arguments = ["segment", str(tmp_path / "photo.png"), "--out", str(tmp_path / "masks"), "--model"]
+    code = "from mixreorg.cli.main import main\nmain()"
+    result = without_torch(code, *arguments, str(exports / "baked.onnx"))
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "masks" / "photo_labels.png").is_file()
+    result = without_torch(code, *arguments, str(exports / "onnx"))
+    assert (result.returncode, "has no classes of its own" in result.stderr) == (2, True)
+
+
+def test_the_command_writes_what_it_says(model, tmp_path, capsys) -> None:
+    save_model(model, tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "out"), "--size", "64", "--precision", "fp16"]
+    app(arguments, standalone_mode=False)
+    written = re.findall(r"^(.+?)  [\d.]+ MB$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert [Path(path).name for path in written] == ["tokenizer.json", "text.onnx", "image.onnx"]
+    assert ExportedSegmenter(tmp_path / "out").manifest.size == (64, 64)
+    for option, value in (("--size", "64x"), ("--to", "tflite"), ("--precision", "int4")):
+        with pytest.raises(MixreorgError, match=option):
+            app([*arguments[:3], option, value], standalone_mode=False)

@@ -1,0 +1,173 @@
+"""Names on the hub, against a hub on this machine; its client reads its settings when it is imported."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hub_kit import Hub, running_hub
+
+from mixreorg import convert_model
+from mixreorg.errors import MixreorgError
+from mixreorg.interop.hub import ALIASES, locate
+from mixreorg.interop.loading import load_model
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.models.folder import save_model
+from mixreorg.models.image_encoder import ImageEncoderConfig
+from mixreorg.models.text_encoder import TextEncoderConfig
+from mixreorg.text.tokenizer import Tokenizer
+
+# Runs each piece of code of its first argument; prints their values, or the messages of their errors, as JSON.
+SCRIPT = """
+import json, sys
+from mixreorg import MixreorgError, load_model, push_to_hub
+answers = []
+for code in json.loads(sys.argv[1]):
+    try:
+        answers.append(str(eval(code)))
+    except MixreorgError as error:
+        answers.append(str(error))
+print(json.dumps(answers))
+"""
+TOTAL = "sum(p.double().sum().item() for p in load_model({!r}).parameters())"
+
+
+def put(hub: Hub, repo: str, folder: Path) -> None:
+    hub.files[repo] = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run(hub: Hub, home: Path, codes: dict[str, str], **environment: str) -> dict[str, str]:
+    """Answers of a fresh interpreter, by the names of the questions."""
+    settings = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        **environment,
+    }
+    command = [sys.executable, "-c", SCRIPT, json.dumps(list(codes.values()))]
+    result = subprocess.run(command, env=settings, cwd=home, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    return dict(zip(codes, json.loads(result.stdout.splitlines()[-1]), strict=True))
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model put on the hub, and what two interpreters saw of it one after the other."""
+
+    hub: Hub
+    model: DualEncoder
+    hf: Path
+    online: dict[str, str]
+    offline: dict[str, str]
+    asked_online: tuple[str, ...]
+    asked_later: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    home = tmp_path_factory.mktemp("hub")
+    image = ImageEncoderConfig(
+        image_size=16,
+        patch_size=8,
+        width=16,
+        num_heads=1,
+        depths=(1, 1, 1),
+        num_group_tokens=(4, 2),
+        num_segments=(4, 2),
+    )
+    text = TextEncoderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=24, end_id=tokenizer.end_id, width=16, depth=1, num_heads=1
+    )
+    torch.manual_seed(0)
+    model = DualEncoder(DualEncoderConfig(image=image, text=text, embed_dim=16, projector_hidden=16), tokenizer)
+    save_model(model, home / "native", {"name": "x"})
+    hf = convert_model(home / "native", home / "hf", "hf")
+    known = {"groupvit": "nvidia/groupvit-gcc-yfcc", "missing": "groupvit-gcc-redcaps"}
+    with running_hub() as hub:
+        put(hub, ALIASES["groupvit-gcc-yfcc"], hf)
+        hub.files[known["groupvit"]]["tf_model.h5"] = b"not asked for"
+        put(hub, "me/native", home / "native")
+        hub.files["me/clip"] = {"config.json": b'{"model_type": "clip"}'}
+        hub.files["me/half"] = {"config.json": b'{"model_type": "groupvit"}'}
+        push = f"push_to_hub({str(hf)!r}, 'me/tiny', private=True)"
+        online = run(
+            hub,
+            home,
+            {
+                "alias": TOTAL.format("groupvit-gcc-yfcc"),
+                "nobody": "load_model('nobody/nothing')",
+                "revision": "load_model('me/native@v9')",
+                "commit": f"load_model('me/native@{hub.commit('me/native')}').config.embed_dim",
+                "clip": "load_model('me/clip')",
+                "half": "load_model('me/half')",
+                "push": push,
+                "back": "load_model('me/tiny').inference_protocol",
+                "closed": f"__import__('os').environ.pop('HF_TOKEN') and {push}",
+            },
+            HF_TOKEN="hf_mine",
+        )
+        asked = tuple(hub.requests)
+        later = {"known": TOTAL.format(known["groupvit"]), "missing": f"load_model({known['missing']!r})"}
+        offline = run(hub, home, later, HF_HUB_OFFLINE="1")
+        return Session(hub, model, hf, online, offline, asked, tuple(hub.requests[len(asked) :]))
+
+
+def test_a_model_is_fetched_once_and_then_read_without_a_network(session: Session) -> None:
+    expected = sum(parameter.double().sum().item() for parameter in session.model.parameters())
+    assert float(session.online["alias"]) == pytest.approx(expected, rel=1e-6)
+    assert session.offline["known"] == session.online["alias"]
+    assert session.asked_later == ()
+    assert not any("tf_model" in path for path in session.asked_online)
+
+
+def test_without_a_network_and_without_a_copy(session: Session) -> None:
+    assert session.offline["missing"] == (
+        "cannot fetch nvidia/groupvit-gcc-redcaps from the Hugging Face hub, and there is no file or folder "
+        "groupvit-gcc-redcaps: the hub cannot be reached (or HF_HUB_OFFLINE is set) and the model is not in the "
+        "cache; fetch it once with a network, or copy its folder here and give the folder"
+    )
+
+
+def test_names_and_revisions(session: Session) -> None:
+    closed = "there is no file or folder nobody/nothing: there is no such model, or it is closed to you"
+    assert closed in session.online["nobody"]
+    assert "it has no such revision" in session.online["revision"]
+    assert session.online["commit"] == "16"
+
+
+def test_repositories_of_other_things(session: Session) -> None:
+    assert session.online["clip"] == "the model me/clip on the hub is not a GroupViT but clip"
+    assert "it lacks a file that every GroupViT has" in session.online["half"]
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(session: Session) -> None:
+    assert session.online["push"].startswith(f"{session.hub.address}/me/tiny/commit/")
+    assert session.hub.files["me/tiny"].keys() == {path.name for path in session.hf.iterdir()}
+    assert session.online["back"] == "{'name': 'x'}"
+    assert session.online["closed"].startswith(f"cannot put {session.hf} on the hub as me/tiny")
+
+
+def test_paths_are_not_asked_for_on_the_hub(
+    tiny_model: DualEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mixreorg.interop.hub._fetch", lambda *_: pytest.fail("asked the hub"))
+    save_model(tiny_model, tmp_path / "owner" / "name")
+    assert load_model("owner/name").config == tiny_model.config
+    for name in ("owner/other", "nothing", "/a/b", "a/b/c", "./a", "../a/b", "~/none/here", "owner/name.pth"):
+        assert not locate(name).exists() or name == "owner/name"
+        with pytest.raises(MixreorgError, match="no model at"):
+            load_model(name)
+    assert locate(Path("me/model")) == Path("me/model")
+
+
+def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MixreorgError, match=r"there is no file or folder me/model; .*pip install 'mixreorg\[hub\]'"):
+        load_model("me/model")
