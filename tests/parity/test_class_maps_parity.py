@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mixreorg.interop.key_maps import from_hf
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.protocol import groupvit_protocol
 from mixreorg.segment.sliding_window import merge_windows
@@ -105,6 +106,20 @@ def test_labels_at_the_photos_own_size(kit, photo, classes, background):
     plan = WindowPlan(height, width, (Box(0, 0, height, width),))
     merged = merge_windows(windows, plan, *expected.shape)
     assert torch.equal(merged.label_map.byte(), expected)
+
+
+@pytest.mark.parametrize("photo", ["voc", "coco", "crop"])
+def test_a_sweep_gives_the_originals_labels_at_every_threshold(kit, photo):
+    expected = kit[f"{photo}_mix_bg95_pred_orig_size"]
+    height, width = kit[f"{photo}_mix_bg95_logits"].shape[-2:]
+    windows = _decode(kit, photo, "mix", None, (height, width))
+    plan = WindowPlan(height, width, (Box(0, 0, height, width),))
+    names = {0.95: "bg95", 0.35: "bg35"}
+    foreground, swept = sweep_background(windows, plan, *expected.shape, list(names))
+    assert torch.equal(foreground.byte(), kit[f"{photo}_mix_nobg_pred_orig_size"])
+    for thresholds, labels in swept:
+        for threshold in thresholds:
+            assert torch.equal(labels.byte(), kit[f"{photo}_mix_{names[threshold]}_pred_orig_size"])
 
 
 def test_clamped_logit_scale(kit):

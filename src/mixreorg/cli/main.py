@@ -8,9 +8,11 @@ from rich.console import Console
 import mixreorg
 from mixreorg.cli.ablate_command import ablate
 from mixreorg.cli.check_command import check
+from mixreorg.cli.compare_command import compare
 from mixreorg.cli.convert_command import convert
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
+from mixreorg.cli.eval_command import evaluate
 from mixreorg.cli.export_command import export
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.prepare_command import prepare
@@ -53,6 +55,8 @@ app.add_typer(data, name="data")
 app.command()(segment)
 app.command()(convert)
 app.command()(export)
+app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(train)
 app.command()(reproduce)
 app.command()(plan)

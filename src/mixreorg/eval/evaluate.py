@@ -27,7 +27,6 @@ def evaluate_split(
     split: EvalSplit,
     thresholds: Sequence[float] = (),
     *,
-    classes: Sequence[ClassName] | None = None,
     detail: bool = False,
     threshold: float | None = None,
     part: tuple[int, int] = (0, 1),
@@ -40,7 +39,6 @@ def evaluate_split(
         segmenter: model and protocol; the protocol must have no background, thresholds say which to count.
         split: photos and masks.
         thresholds: background thresholds to count mIoU with background for; none by default.
-        classes: other phrases for the split's classes, in their order.
         detail: count what explains the result as well: per photo, at borders, and the oracles.
         threshold: background threshold of the label maps that the details are about; None for those without
             background.
@@ -58,7 +56,7 @@ def evaluate_split(
         raise ValueError("evaluate_split wants a protocol without background; give the thresholds instead")
     if not split.has_background and (thresholds or threshold is not None):
         raise ValueError(f"{split.name} has no background, so there is no threshold to count")
-    classes = split.classes if classes is None else classes
+    classes = split.classes
     with_background = threshold is not None
     details = Details(len(classes) + with_background, with_background, threshold) if detail else None
     result = SplitResult.empty(tuple(item.name for item in classes), thresholds, details)
@@ -126,7 +124,10 @@ class _PhotoCounter:
         asked = list(result.background)
         if details is not None and details.threshold is not None and details.threshold not in asked:
             asked.append(details.threshold)
-        foreground, at_thresholds = sweep_background(scores, self.plan, mask.shape[0], mask.shape[1], asked)
+        rival = None
+        if asked and self.segmenter.protocol.background_phrases:
+            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
+        foreground, at_thresholds = sweep_background(scores, self.plan, mask.shape[0], mask.shape[1], asked, rival)
         foreground_labels = foreground.cpu().numpy()
         result.foreground.add(class_mask, foreground_labels)
         if details is not None and details.threshold is None:
@@ -137,7 +138,7 @@ class _PhotoCounter:
         if details is not None and details.threshold is not None:
             details.grouping.add(mask, grouping_oracle(scores, self.plan, mask, details.num_labels))
         result.num_images += 1
-        self._count_present(result, class_mask)
+        self._count_present(result, class_mask, scores.segment_map)
 
     def _count_thresholds(
         self, result: SplitResult, stem: str, mask: Mask, group: tuple[float, ...], labels: npt.NDArray[np.integer]
@@ -150,11 +151,12 @@ class _PhotoCounter:
             if details is not None and value == details.threshold:
                 details.add(stem, mask, labels)
 
-    def _count_present(self, result: SplitResult, class_mask: Mask) -> None:
+    def _count_present(self, result: SplitResult, class_mask: Mask, segment_map: torch.Tensor) -> None:
         true_indices = np.unique(class_mask[class_mask >= 0])
         if not len(true_indices):
             return
-        chosen = self.segmenter.decode(self.windows, self.plan, [self.classes[index] for index in true_indices])
+        true_classes = [self.classes[index] for index in true_indices]
+        chosen = self.segmenter.decode(self.windows, self.plan, true_classes, segment_map)
         labels = merge_windows(chosen, self.plan, class_mask.shape[0], class_mask.shape[1]).label_map.cpu().numpy()
         result.present.add(class_mask, true_indices[labels])
         result.num_recognised += _recognised(self.segmenter, self.windows, self.classes, true_indices)

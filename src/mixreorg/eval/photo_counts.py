@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from mixreorg.eval.array_files import Arrays
 from mixreorg.eval.confusion import Confusion, Counts, iou_of, mean_percent
 
 SIZE_BUCKETS = {"small": (0.0, 0.02), "medium": (0.02, 0.15), "large": (0.15, 1.01)}
@@ -104,7 +105,7 @@ class PhotoCounts:
         ious = iou_of(totals.hit, totals.truth, totals.predicted)
         return np.array([mean_percent(row) for row in ious])
 
-    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+    def to_arrays(self) -> Arrays:
         """Plain arrays for a file."""
         lengths = np.array([len(cells) for cells in self.cells], dtype=np.int64)
         empty = [np.zeros(0, dtype=np.int64)]
@@ -116,7 +117,7 @@ class PhotoCounts:
         }
 
     @classmethod
-    def from_arrays(cls, num_classes: int, arrays: dict[str, npt.NDArray[np.generic]]) -> Self:
+    def from_arrays(cls, num_classes: int, arrays: Arrays) -> Self:
         """Counts from :meth:`to_arrays`."""
         stops = np.cumsum(arrays["lengths"].astype(np.int64))[:-1]
         return cls(

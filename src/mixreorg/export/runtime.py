@@ -90,6 +90,11 @@ class ExportedSegmenter:
         self._image = load_graph(path, threads)
         self.manifest = self._image.manifest
         self.protocol = protocol or self.manifest.protocol
+        if not self.protocol.decodes_as_groupvit:
+            raise MixreorgError(
+                f"exports decode as GroupViT does, with the model's own logit scale; the protocol "
+                f"{self.protocol.name!r} does not: use the model itself"
+            )
         self.window_batch = window_batch
         self._phrase_embeddings: dict[str, FloatArray] = {}
         if self.manifest.classes is None:

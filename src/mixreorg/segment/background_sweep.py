@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 
 from mixreorg.segment.class_maps import WindowScores, with_background
-from mixreorg.segment.sliding_window import merge_class, merge_windows
+from mixreorg.segment.sliding_window import MergedScores, merge_class, merge_windows
 from mixreorg.segment.window_plan import WindowPlan
 
 
 def sweep_background(
-    windows: WindowScores, plan: WindowPlan, height: int, width: int, thresholds: Sequence[float]
+    windows: WindowScores,
+    plan: WindowPlan,
+    height: int,
+    width: int,
+    thresholds: Sequence[float],
+    rival: WindowScores | None = None,
 ) -> tuple[Tensor, Iterator[tuple[tuple[float, ...], Tensor]]]:
     """Label a photo without background, and at each of several background thresholds.
 
@@ -25,13 +30,26 @@ def sweep_background(
         height: of the photo, in pixels.
         width: of the photo, in pixels.
         thresholds: background thresholds.
+        rival: scores ``[B, S, 1 + C]`` with background phrases as the first class, for protocols that have them.
 
     Returns:
         The labels ``[H, W]`` without background, 0 to C - 1; and pairs of thresholds and their common labels
         ``[H, W]``, 0 for background and ``1 + c`` for class c.
     """
     merged = merge_windows(windows, plan, height, width)
+    if rival is not None:
+        return merged.label_map, _with_rival(merge_windows(rival, plan, height, width), thresholds)
     return merged.label_map, _at_thresholds(windows, plan, merged.label_map, merged.best_scores, thresholds)
+
+
+def background_below(label_map: Tensor, best_scores: Tensor, threshold: float) -> Tensor:
+    """Make pixels background (label 0) where the best score ``[H, W]`` is below the threshold."""
+    return torch.where(best_scores < threshold, 0, label_map)
+
+
+def _with_rival(merged: MergedScores, thresholds: Sequence[float]) -> Iterator[tuple[tuple[float, ...], Tensor]]:
+    for threshold in thresholds:
+        yield (threshold,), background_below(merged.label_map, merged.best_scores, threshold)
 
 
 def _at_thresholds(

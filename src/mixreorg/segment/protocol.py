@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from typing import Self
+from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixreorg.config import StrictConfig
+
+_YOUNGER = ("decoding", "logit_scale", "background_phrases")
 
 
 class Protocol(StrictConfig):
@@ -30,6 +32,14 @@ class Protocol(StrictConfig):
     """How many classes a window keeps: those that fit its image embedding best."""
     whole: bool = False
     """Encode the whole resized photo as one window; ``window`` and ``stride`` then have no effect."""
+    decoding: Literal["groupvit", "softmax"] = "groupvit"
+    """``groupvit``: a softmax over all classes times one over the shortlist. ``softmax``: one softmax over all
+    phrases, a class taking the largest of its phrases' probabilities, without a shortlist."""
+    logit_scale: float | None = Field(None, gt=0)
+    """Factor on cosine similarities; None for the model's learned one."""
+    background_phrases: tuple[str, ...] = ()
+    """Phrases that stand for background and, where there is a threshold, compete with the classes. The threshold
+    then applies to the best scores of the merged photo instead of the segments of a window, and may be 0."""
 
     @field_validator("name")
     @classmethod
@@ -70,10 +80,25 @@ class Protocol(StrictConfig):
             raise ValueError(f"stride {self.stride} exceeds window {self.window}: pixels would be left out")
         return self
 
+    @property
+    def decodes_as_groupvit(self) -> bool:
+        """Whether decoding, logit scale and background are GroupViT's."""
+        return self.decoding == "groupvit" and self.logit_scale is None and not self.background_phrases
+
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the protocol's canonical JSON."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        values = self.to_dict()
+        for name in _YOUNGER:
+            # Protocols that were hashed before these fields existed keep their hashes.
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        return hash_values(values)
+
+
+def hash_values(values: dict[str, Any]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of plain values as canonical JSON."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def groupvit_protocol(image_size: int = 224) -> Protocol:

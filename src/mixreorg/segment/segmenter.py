@@ -11,14 +11,17 @@ from torch import Tensor
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
 from mixreorg.models.pixels import normalise
+from mixreorg.segment.background_sweep import background_below
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.segment.resize import resize_photo
-from mixreorg.segment.results import Segmentation, result_names
+from mixreorg.segment.results import BACKGROUND, Segmentation, result_names
 from mixreorg.segment.sliding_window import merge_windows
 from mixreorg.segment.window_plan import WindowPlan, plan_windows
 from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
+
+_LISTS_KEPT = 8
 
 
 class Segmenter:
@@ -40,6 +43,7 @@ class Segmenter:
         self.protocol = protocol or default_protocol(model)
         self.window_batch = window_batch
         self._phrase_embeddings: dict[str, Tensor] = {}
+        self._class_embeddings: dict[tuple[ClassName, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName]) -> Segmentation:
         """Segment one photo.
@@ -59,8 +63,11 @@ class Segmenter:
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
         merged = merge_windows(self.decode(self.encode([image]), plan, classes), plan, image.height, image.width)
+        label_map = merged.label_map
+        if self.protocol.background_threshold is not None and self.protocol.background_phrases:
+            label_map = background_below(merged.label_map, merged.best_scores, self.protocol.background_threshold)
         return Segmentation(
-            label_map=merged.label_map.cpu().numpy(),
+            label_map=label_map.cpu().numpy(),
             class_names=names,
             scores=merged.class_scores.cpu().numpy(),
             protocol=self.protocol,
@@ -110,16 +117,43 @@ class Segmenter:
         return torch.stack([pixels[:, box.top : box.bottom, box.left : box.right] for box in plan.boxes])
 
     @torch.inference_mode()
-    def decode(self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+    def decode(
+        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], segment_map: Tensor | None = None
+    ) -> WindowScores:
         """Class scores of encoded windows ``[B, ...]``, with the protocol's background.
+
+        With background phrases, pixels below the threshold are not yet background: that is decided on the
+        merged photo.
 
         Args:
             output: windows from :meth:`encode`, all or a part of them.
             plan: the plan that they were cut by.
             classes: parsed class list.
+            segment_map: of an earlier decoding of the same windows with other classes, to save time.
         """
+        protocol = self.protocol
+        if protocol.background_threshold is not None and protocol.background_phrases:
+            return self.decode_with_rival(output, plan, classes, segment_map)
+        return self._decode(output, plan, classes, protocol.background_threshold, segment_map)
+
+    @torch.inference_mode()
+    def decode_with_rival(
+        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], segment_map: Tensor | None = None
+    ) -> WindowScores:
+        """Class scores with the protocol's background phrases as a first class ``[B, S, 1 + C]``."""
+        rival = ClassName(BACKGROUND, self.protocol.background_phrases)
+        return self._decode(output, plan, [rival, *classes], None, segment_map)
+
+    def _decode(
+        self,
+        output: ImageOutput,
+        plan: WindowPlan,
+        classes: Sequence[ClassName],
+        threshold: float | None,
+        segment_map: Tensor | None,
+    ) -> WindowScores:
         embeddings, owners = self.class_embeddings(classes)
-        box = plan.boxes[0]
+        box, protocol = plan.boxes[0], self.protocol
         return decode_windows(
             output.encoding.patch_assignment,
             output.encoding.grid,
@@ -128,9 +162,11 @@ class Segmenter:
             output.embedding,
             embeddings,
             owners,
-            logit_scale=float(self.model.scale),
-            shortlist=self.protocol.shortlist,
-            background_threshold=self.protocol.background_threshold,
+            logit_scale=protocol.logit_scale or float(self.model.scale),
+            shortlist=protocol.shortlist,
+            background_threshold=threshold,
+            decoding=protocol.decoding,
+            segment_map=segment_map,
         )
 
     def prepare(self, image: Image.Image, plan: WindowPlan) -> Tensor:
@@ -141,13 +177,26 @@ class Segmenter:
     @torch.inference_mode()
     def class_embeddings(self, classes: Sequence[ClassName]) -> tuple[Tensor, Tensor]:
         """Embeddings of all phrases ``[P, E]`` and the class of each ``[P]``; each phrase is encoded only once."""
+        key = tuple(classes)
+        if key in self._class_embeddings:
+            # The most recent last, so that the whole list outlives the many short lists of single photos.
+            self._class_embeddings[key] = self._class_embeddings.pop(key)
+            return self._class_embeddings[key]
         phrases, owners = flatten_phrases(classes)
         new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._phrase_embeddings]
         if new:
             prompts = [[template.format(phrase) for template in self.protocol.templates] for phrase in new]
             self._phrase_embeddings.update(zip(new, self.model.encode_prompts(prompts), strict=True))
         embeddings = torch.stack([self._phrase_embeddings[phrase] for phrase in phrases])
-        return embeddings, torch.tensor(owners, device=embeddings.device)
+        while len(self._class_embeddings) >= _LISTS_KEPT:
+            del self._class_embeddings[next(iter(self._class_embeddings))]
+        self._class_embeddings[key] = embeddings, torch.tensor(owners, device=embeddings.device)
+        return self._class_embeddings[key]
+
+    def remember(self, phrases: Sequence[str], embeddings: Tensor) -> None:
+        """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before."""
+        known = embeddings.to(self.model.logit_scale.device)
+        self._phrase_embeddings.update(zip(phrases, known, strict=True))
 
 
 def default_protocol(model: DualEncoder) -> Protocol:

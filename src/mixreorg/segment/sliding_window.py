@@ -117,9 +117,13 @@ def _scoring_classes(scores_BSC: Tensor) -> list[int]:
 def _sum_windows(windows: WindowScores, plan: WindowPlan, index: int) -> Tensor:
     """Sum ``[h, w]`` of one class's scores over the windows, added in their order."""
     total_hw = torch.zeros(plan.height, plan.width, device=windows.segment_scores.device)
+    scoring = windows.segment_scores[:, :, index].ne(0).any(dim=1).tolist()
     for number, box in enumerate(plan.boxes):
-        scores_S = windows.segment_scores[number, :, index]
-        total_hw[box.top : box.bottom, box.left : box.right] += scores_S[windows.segment_map[number]]
+        if scoring[number]:
+            segments_hw = windows.segment_map[number]
+            # index_select: the same as indexing with the map, several times faster on CPUs.
+            scores_n = windows.segment_scores[number, :, index].index_select(0, segments_hw.flatten())
+            total_hw[box.top : box.bottom, box.left : box.right] += scores_n.view(segments_hw.shape)
     return total_hw
 
 

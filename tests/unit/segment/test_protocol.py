@@ -66,6 +66,9 @@ def test_hash_depends_on_every_field_and_on_nothing_else():
         "background_threshold": 0.5,
         "shortlist": 4,
         "whole": True,
+        "decoding": "softmax",
+        "logit_scale": 40.0,
+        "background_phrases": ("sky",),
     }
     assert set(changes) == set(Protocol.model_fields)
     hashes = {protocol.updated(**{name: value}).hash() for name, value in changes.items()}

@@ -1,0 +1,162 @@
+"""``mixreorg compare``: paired intervals, seeds, refusals, plain words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from eval_kit import blobs
+from mixreorg.cli.compare_command import compare as compare_command
+from mixreorg.errors import MixreorgError
+from mixreorg.eval.bootstrap import interval, miou_of, resample_miou
+from mixreorg.eval.compare import Column, compare, parse_contender
+from mixreorg.eval.confusion import Confusion, count_pairs
+from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
+from mixreorg.eval.report.facts import FORMAT
+from mixreorg.files import write_json
+from page_kit import Page
+
+app = typer.Typer()
+app.command()(compare_command)
+
+
+def predicted(error_rate: float, seed: int, num_photos: int = 40) -> PhotoCounts:
+    """Photos whose truth is always the same, and predictions with a share of wrong pixels."""
+    photos = PhotoCounts(3)
+    truths, errors = np.random.default_rng(0), np.random.default_rng(seed)
+    for index in range(num_photos):
+        truth = blobs(truths, 24, 24, 3)
+        wrong = errors.random(truth.shape) < error_rate + 0.2 * np.sin(index)
+        photos.add(f"photo {index}", count_pairs(truth, np.where(wrong, (truth + 1) % 3, truth), 3))
+    return photos
+
+
+def write_result(folder: Path, photos: PhotoCounts, protocol_hash: str = "0123", benchmark: str = "voc21") -> Path:
+    folder.mkdir(parents=True)
+    np.savez(folder / "photos.npz", **photos.to_arrays())
+    protocol = {"name": "groupvit", "background": "background threshold 0.95, published"}
+    facts = {
+        "format": FORMAT, "benchmark": benchmark, "split": f"{benchmark}/val", "protocol": protocol,
+        "protocol_hash": protocol_hash, "label_names": ["background", "dog", "cat"],
+    }  # fmt: skip
+    write_json(folder / "report.json", facts)
+    return folder
+
+
+def compared(*runs: str | Path) -> Column:
+    (column,) = compare([parse_contender(str(run)) for run in runs], resamples=300)
+    return column
+
+
+def test_resampling_is_the_miou_of_the_drawn_photos() -> None:
+    random = np.random.default_rng(0)
+    pairs = [random.integers(0, 9, (3, 3)) * random.integers(0, 2, (3, 1)) for _ in range(6)]
+    photos = PhotoCounts(3)
+    for index, counts in enumerate(pairs):
+        photos.add(str(index), counts)
+    values = resample_miou([photos.totals(), photos.totals()], resamples=5, seed=3)
+    assert (values[0] == values[1]).all()
+    weights = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=5)
+    for value, weight in zip(values[0], weights, strict=True):
+        confusion = Confusion(3)
+        confusion.matrix += sum(int(times) * counts for times, counts in zip(weight, pairs, strict=True))
+        assert value == pytest.approx(confusion.miou())
+    assert miou_of(photos.totals()) == pytest.approx(photos.confusion().miou())
+    with pytest.raises(ValueError, match="different numbers of photos"):
+        resample_miou([photos.totals(), PhotoTotals(*(np.zeros((2, 3), dtype=np.int64) for _ in range(3)))])
+    assert np.isnan(interval(np.array([np.nan])).low)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    random = np.random.default_rng(1)
+    held = 0
+    for _ in range(60):
+        quality = np.clip(random.normal(0.6, 0.15, 60), 0.05, 0.95)
+        hit = np.round(1000 * quality).astype(np.int64)
+        counts = np.full(60, 1000, dtype=np.int64)
+        totals = PhotoTotals(hit[:, None], counts[:, None], hit[:, None])
+        held += 60 in interval(resample_miou([totals], resamples=200)[0])
+    assert 50 <= held <= 60
+
+
+def test_a_clear_difference_and_one_within_noise(tmp_path: Path) -> None:
+    base = write_result(tmp_path / "base", predicted(0.4, 1))
+    twin = write_result(tmp_path / "twin", predicted(0.4, 2))
+    better = write_result(tmp_path / "better", predicted(0.3, 3))
+    column = compared(base, f"same={twin}", f"new method={better}")
+    first, second, third = column.results
+    assert (first.label, second.label, third.label) == ("base", "same", "new method")
+    assert first.difference is None
+    assert second.within_noise
+    assert "within noise of base" in second.verdict("base")
+    assert not third.within_noise
+    assert third.difference is not None
+    assert third.difference_sampled is not None
+    assert third.difference_sampled.low < third.difference < third.difference_sampled.high
+    assert third.verdict("base") == f"better than base by {third.difference:.1f} points"
+    assert compared(better, base).results[1].verdict("better").startswith("worse than better by")
+    # Paired: the difference is known better than either result.
+    width = third.difference_sampled.high - third.difference_sampled.low
+    assert width < third.sampled.high - third.sampled.low
+
+
+def test_seeds_widen_the_interval(tmp_path: Path) -> None:
+    base = write_result(tmp_path / "base", predicted(0.4, 1))
+    seeds = [write_result(tmp_path / f"seed{index}", predicted(rate, index)) for index, rate in enumerate((0.25, 0.4))]
+    column = compared(base, "ours=" + ",".join(map(str, seeds)))
+    ours = column.results[1]
+    values = [predicted(rate, index).confusion().miou() for index, rate in enumerate((0.25, 0.4))]
+    assert ours.num_seeds == 2
+    assert ours.miou == pytest.approx(np.mean(values))
+    assert ours.deviation == pytest.approx(np.std(values, ddof=1))
+    alone = compared(base, seeds[0]).results[1]
+    assert ours.sampled.high - ours.sampled.low > alone.sampled.high - alone.sampled.low
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
+    base = write_result(tmp_path / "base", predicted(0.4, 1))
+    with pytest.raises(MixreorgError, match=r"by different protocols .* do not belong in one column"):
+        compared(base, write_result(tmp_path / "protocol", predicted(0.4, 1), protocol_hash="9999"))
+    with pytest.raises(MixreorgError, match=r"on different photos \(40 and 39\)"):
+        compared(base, write_result(tmp_path / "photos", predicted(0.4, 1, 39)))
+    with pytest.raises(MixreorgError, match="no benchmark in common"):
+        compared(base, write_result(tmp_path / "benchmark", predicted(0.4, 1), benchmark="ade150"))
+    with pytest.raises(MixreorgError, match="called the same"):
+        compared(base, base)
+    with pytest.raises(MixreorgError, match="nothing to compare"):
+        compared(base)
+    with pytest.raises(MixreorgError, match="none does not exist"):
+        compared(base, tmp_path / "none")
+    with pytest.raises(MixreorgError, match="names no folder"):
+        parse_contender("ours=")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MixreorgError, match=r"empty holds no report\.json"):
+        compared(base, tmp_path / "empty")
+    damaged = write_result(tmp_path / "damaged", predicted(0.4, 1))
+    (damaged / "photos.npz").write_bytes(b"")
+    with pytest.raises(MixreorgError, match=r"photos\.npz is missing or damaged"):
+        compared(base, damaged)
+    write_json(damaged / "report.json", {"format": "other"})
+    with pytest.raises(MixreorgError, match=r"is not a report of mixreorg eval"):
+        compared(base, damaged)
+
+
+def test_the_command_prints_a_table_and_writes_a_forest_plot(tmp_path: Path) -> None:
+    for name, rate in (("a", 0.4), ("b", 0.3)):
+        for benchmark in ("voc21", "context60"):
+            write_result(tmp_path / name / benchmark, predicted(rate, 5), benchmark=benchmark)
+    arguments = [str(tmp_path / "a"), f"<b>={tmp_path / 'b'}", "--out", str(tmp_path / "out"), "--resamples", "100"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "| <b> | 1 |" in result.output
+    assert "better than a by" in result.output
+    page = Page((tmp_path / "out" / "comparison.html").read_text())
+    assert page.tags.count("svg") == page.tags.count("table") == 2
+    assert "b" not in page.tags
+    columns = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [item["benchmark"] for item in columns] == ["context60", "voc21"]
+    assert columns[0]["results"][1]["within_noise"] is False
+    assert "better than a by" in (tmp_path / "out" / "comparison.md").read_text()

@@ -1,0 +1,220 @@
+"""``mixreorg eval``: files, pages, adapters, caches and errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from eval_kit import ADAPTER, NAMES, write_voc
+from mixreorg.cli.eval_command import evaluate
+from mixreorg.errors import MixreorgError
+from mixreorg.eval.confusion import Confusion
+from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
+from mixreorg.eval.report.published import published_numbers
+from mixreorg.eval.voc_split import open_voc_split
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.folder import save_model
+from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.segmenter import Segmenter
+from mixreorg.text.class_list import ClassName
+from page_kit import Page
+
+app = typer.Typer()
+app.command()(evaluate)
+SMALL = Protocol(name="small", short_side=32, window=32, stride=16)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_model: DualEncoder) -> Path:
+    save_model(tiny_model, tmp_path / "model", SMALL.to_dict())
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    write_voc(tmp_path / "voc", "train", seed=1)
+    return write_voc(tmp_path / "voc", "val", count=8)
+
+
+def run(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, [str(item) for item in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_report_says_what_was_measured(tmp_path: Path, model: Path, voc: Path, tiny_model: DualEncoder) -> None:
+    out = tmp_path / "out"
+    run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--threshold", 0.15, "--out", out)
+    facts = json.loads((out / "report.json").read_text())
+    split = open_voc_split(voc, "val")
+    expected = Confusion(4)
+    segmenter = Segmenter(tiny_model, SMALL.updated(background_threshold=0.15))
+    for stem in split.stems:
+        expected.add(split.read_mask(stem), segmenter(split.photo_path(stem), list(NAMES)).label_map)
+    assert facts["confusion"] == expected.matrix.tolist()
+    assert facts["miou"] == pytest.approx(expected.miou())
+    assert facts["miou_interval"][0] <= facts["miou_interval"][1]
+    assert list(facts["per_class_iou"]) == ["background", *NAMES]
+    assert list(facts["per_class_iou"].values()) == pytest.approx(100 * expected.iou())
+    assert facts["num_images"] == 8
+    assert facts["images_per_second"] > 0
+    assert len(facts["threshold_curve"]) == 39
+    assert facts["protocol"]["threshold_rule"] == "fixed"
+    assert len(facts["protocol_hash"]) == 12
+    worst = facts["confusion_pairs"][0]
+    rows = ["background", *NAMES]
+    assert expected.matrix[rows.index(worst["truth"]), rows.index(worst["prediction"])] == worst["pixels"]
+    assert {"boundary_iou", "grouping_oracle_miou", "naming_oracle_miou", "zero_iou_share"} <= set(facts["metrics"])
+    assert len(facts["best_photos"]) == len(facts["worst_photos"]) == 4
+    assert facts["best_photos"][0]["miou"] >= facts["worst_photos"][-1]["miou"]
+    page = Page((out / "report.html").read_text())
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 24
+    assert page.tags.count("svg") == 2
+    assert f"mIoU {facts['miou']:.1f} (95 % interval" in page.text
+    assert facts["protocol_hash"] in page.text
+    markdown = (out / "report.md").read_text()
+    assert facts["protocol_hash"] in markdown
+    assert "| grouping oracle |" in markdown
+
+
+def test_the_threshold_is_chosen_on_another_split(tmp_path: Path, model: Path, voc: Path) -> None:
+    common = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model")
+    run(*common, "--calibrate-on", "train", "--out", tmp_path / "val")
+    run(*common, "--threshold", 0.5, "--split", "train", "--out", tmp_path / "train")
+    facts, train = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("val", "train"))
+    best = max(train["threshold_curve"], key=lambda point: point[1])
+    assert facts["protocol"]["threshold"] == best[0]
+    assert facts["protocol"]["calibrated_on"] == "train"
+    assert f"background threshold {best[0]:g} chosen on train" in (tmp_path / "val" / "report.md").read_text()
+    with pytest.raises(MixreorgError, match="cannot be chosen on voc/val"):
+        run(*common, "--calibrate-on", "val", "--out", tmp_path / "none")
+    with pytest.raises(MixreorgError, match="has no background threshold for voc/val"):
+        run(*common, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_check_looks_at_everything_and_writes_nothing(tmp_path: Path, model: Path, voc: Path) -> None:
+    arguments = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--threshold", 0.5,
+                 "--out", tmp_path / "out", "--check")  # fmt: skip
+    assert "as it should be" in run(*arguments)
+    assert not (tmp_path / "out").exists()
+    Image.fromarray(np.full((32, 32), 7, dtype=np.uint8)).save(voc / "SegmentationClass" / "val3.png")
+    result = CliRunner().invoke(app, [str(item) for item in arguments])
+    assert result.exit_code == 2
+    assert "val3.png" in result.output.replace("\n", "")
+
+
+def test_an_interrupted_command_goes_on(
+    tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(item) for item in (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model",
+                 "--threshold", 0.5, "--out", tmp_path / "out")]  # fmt: skip
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mixreorg.eval.run.build_facts", interrupt)
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 130
+    assert "go on by --resume" in result.output
+    with pytest.raises(MixreorgError, match="holds an evaluation already"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    run(*arguments, "--resume")
+    assert (tmp_path / "out" / "report.json").is_file()
+
+
+def test_any_function_can_be_evaluated(tmp_path: Path, voc: Path) -> None:
+    adapter = tmp_path / "adapter.py"
+    adapter.write_text(ADAPTER)
+    out = tmp_path / "out"
+    common = ("--benchmark", "voc_folder", "--data", voc, "--threshold", 0.5)
+    run(f"{adapter}:load", *common, "--out", out)
+    facts = json.loads((out / "report.json").read_text())
+    split, expected = open_voc_split(voc, "val"), Confusion(4)
+    for stem in split.stems:
+        with Image.open(split.photo_path(stem)) as photo:
+            expected.add(split.read_mask(stem), np.asarray(photo.convert("L")).astype(int) * 4 // 256)
+    assert facts["confusion"] == expected.matrix.tolist()
+    assert facts["threshold_curve"] == []
+    assert "grouping_oracle_miou" not in facts["metrics"]
+    assert facts["model"]["function"] == f"{adapter}:load"
+    for name, message in {
+        "wrong_shape": "must return integers of shape",
+        "wrong_labels": "there are 4 names",
+        "nothing": "returned a NoneType; it must return a function",
+        "missing": "has no function 'missing'",
+    }.items():
+        with pytest.raises(MixreorgError, match=message):
+            run(f"{adapter}:{name}", *common, "--out", tmp_path / name)
+    with pytest.raises(MixreorgError, match=r"none\.py does not exist"):
+        run("none.py:load", *common)
+    with pytest.raises(MixreorgError, match="no module 'mixreorg_none'"):
+        run("mixreorg_none:load", *common)
+    with pytest.raises(MixreorgError, match="adapter has no threshold"):
+        run(f"{adapter}:load", "--benchmark", "voc_folder", "--data", voc, "--calibrate-on", "train")
+
+
+def test_real_photos_under_two_benchmarks(tmp_path: Path, model: Path, shared: Path) -> None:
+    (tmp_path / "small.json").write_text(
+        json.dumps({"name": "small", "segmentation": SMALL.to_dict(), "background_threshold": 0.3})
+    )
+    out = tmp_path / "out"
+    run(model, "--benchmark", "voc12,voc20", "--data", shared / "data", "--max-images", 3,
+        "--protocol", tmp_path / "small.json", "--out", out)  # fmt: skip
+    with_background, plain = (json.loads((out / name / "report.json").read_text()) for name in ("voc21", "voc20"))
+    assert len(with_background["label_names"]) == 21
+    assert len(plain["label_names"]) == 20
+    assert plain["protocol"]["threshold_rule"] == "none"
+    assert {"GroupViT", "MixReorg"} <= {item["system"] for item in with_background["published"]}
+    assert "this result" in (out / "voc21" / "report.md").read_text()
+    summary = (out / "summary.md").read_text()
+    assert with_background["protocol_hash"] in summary
+    assert plain["protocol_hash"] in summary
+    with pytest.raises(MixreorgError, match="named twice"):
+        run(model, "--benchmark", "voc12,voc21", "--data", shared / "data")
+
+
+def test_published_numbers_are_those_of_the_papers() -> None:
+    numbers = {(item.system, item.training): item.miou for item in published_numbers("voc21")}
+    assert numbers["MixReorg", "CC12M"] == 47.9
+    assert numbers["GroupViT", "CC3M+CC12M+YFCC14M"] == 52.3
+    assert published_numbers("own data") == ()
+    for name in ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "ade150", "cityscapes"):
+        assert all(item.source and 0 < item.miou < 100 for item in published_numbers(name))
+        assert published_numbers(name)
+
+
+def test_class_embeddings_are_encoded_once_per_weights_tokenizer_and_protocol(
+    tmp_path: Path, tiny_model: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = [ClassName("dog"), ClassName("cat", ("kitten", "pussycat"))]
+    first = Segmenter(tiny_model, SMALL)
+    assert not cached_class_embeddings(first, classes, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_model, "encode_prompts", None)
+        second = Segmenter(tiny_model, SMALL)
+        assert cached_class_embeddings(second, classes, tmp_path)
+        assert (second.class_embeddings(classes)[0] == first.class_embeddings(classes)[0]).all()
+    assert not cached_class_embeddings(Segmenter(tiny_model, SMALL.updated(templates=("{}",))), classes, tmp_path)
+    before = text_digest(tiny_model, ["a"])
+    assert text_digest(tiny_model, ["b"]) != before
+    tiny_model.text_projector.out.weight.data += 1
+    assert text_digest(tiny_model, ["a"]) != before
+    third = Segmenter(tiny_model, SMALL)
+    assert not cached_class_embeddings(third, classes, tmp_path)
+    for file in tmp_path.glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:40])
+    fourth = Segmenter(tiny_model, SMALL)
+    assert not cached_class_embeddings(fourth, classes, tmp_path)
+    assert cached_class_embeddings(Segmenter(tiny_model, SMALL), classes, tmp_path)
