@@ -81,7 +81,7 @@ def quantise(
     # The library divides by ranges of zero before it looks for them.
     with TemporaryDirectory() as folder, np.errstate(invalid="ignore", divide="ignore"):
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        # It recommends a preparation that its own documentation calls needless for graphs of this kind.
+        # It warns that the graph was not prepared by a tool of its own, which is optional.
         logging.disable(logging.WARNING)
         try:
             onnx.save(model, source)
