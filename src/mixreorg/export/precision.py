@@ -81,20 +81,10 @@ def quantise(
             batch = next(batches, None)
             return None if batch is None else {name: batch}
 
-    weights = {tensor.name for tensor in model.graph.initializer}
-    chosen = [
-        node.name
-        for node in model.graph.node
-        if node.op_type in PRODUCTS
-        and node.input[1] in weights
-        # Products of no layer are those with the classes.
-        and not node.name.startswith("/MatMul")
-        and not any(part in node.name for part in keep)
-    ]
     # The library divides by ranges of zero before it looks for them.
     with TemporaryDirectory() as folder, np.errstate(invalid="ignore", divide="ignore"):
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        # It recommends a preparation that its own documentation calls needless for graphs of this kind.
+        # It warns that the graph was not prepared by a tool of its own, which is optional.
         logging.disable(logging.WARNING)
         try:
             onnx.save(model, source)
@@ -103,7 +93,7 @@ def quantise(
                 target,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                nodes_to_quantize=chosen,
+                nodes_to_quantize=_products(model, keep),
                 per_channel=True,
                 # Seven bits per weight: sums of two 8-bit products overflow 16 bits on CPUs without VNNI.
                 reduce_range=True,
@@ -116,3 +106,17 @@ def quantise(
         finally:
             logging.disable(logging.NOTSET)
         return onnx.load(target)
+
+
+def _products(model: "ModelProto", keep: tuple[str, ...]) -> list[str]:
+    """Names of the products that have weights, but for those that are to stay in float32."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in PRODUCTS
+        and node.input[1] in weights
+        # Products of no layer are those with the classes.
+        and not node.name.startswith("/MatMul")
+        and not any(part in node.name for part in keep)
+    ]
