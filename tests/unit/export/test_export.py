@@ -79,6 +79,12 @@ def test_templates_are_averaged_before_normalisation(segmenter, exports) -> None
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+def test_protocols_that_decode_otherwise_are_refused(segmenter, exports) -> None:
+    for change in ({"decoding": "softmax"}, {"logit_scale": 40.0}, {"background_phrases": ("sky",)}):
+        with pytest.raises(MixreorgError, match="exports decode as GroupViT does"):
+            ExportedSegmenter(exports / "onnx", segmenter.protocol.updated(**change), threads=1)
+
+
 def test_architectures_of_small_models_export_too(model, tmp_path) -> None:
     image = ImageEncoderConfig(
         **{
