@@ -15,7 +15,8 @@ from mixreorg.interop.hf_tokenizer import write_hf_tokenizer
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.protocol import groupvit_protocol
-from mixreorg.segment.sliding_window import merge_windows, plan_windows
+from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.window_plan import plan_windows
 from mixreorg.text.tokenizer import Tokenizer
 
 KIT = Path(__file__).parents[2].parent / "shared" / "parity"

@@ -13,8 +13,9 @@ from mixreorg.eval.evaluators import Evaluator, Measure, SegmenterEvaluator
 from mixreorg.eval.parts import PartsJob, run_parts
 from mixreorg.eval.protocols import EvaluationProtocol, ResolvedProtocol, resolve_protocol
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_model, save_model
+from mixreorg.models.folder import save_model
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 
