@@ -15,6 +15,7 @@ from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, Mask, class_labels
 from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.background_sweep import sweep_background
+from mixreorg.segment.class_maps import largest_of_phrases
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.sliding_window import merge_windows
@@ -166,9 +167,9 @@ class _PhotoCounter:
 def _recognised(
     segmenter: Segmenter, windows: ImageOutput, classes: Sequence[ClassName], true_indices: npt.NDArray[np.integer]
 ) -> int:
-    embeddings, _ = segmenter.class_embeddings(classes)
-    fit = (windows.embedding @ embeddings.T).mean(dim=0)
-    best = torch.topk(fit, len(true_indices)).indices.tolist()
+    embeddings, owners = segmenter.class_embeddings(classes)
+    fit_C = largest_of_phrases(windows.embedding @ embeddings.T, owners).mean(dim=0)
+    best = torch.topk(fit_C, len(true_indices)).indices.tolist()
     return len(set(best) & set(true_indices.tolist()))
 
 

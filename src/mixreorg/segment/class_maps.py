@@ -91,10 +91,10 @@ def decode_windows(
         phrase_logits_BSP = segment_embeddings.float() @ class_EP * logit_scale
         image_logits_BP = image_embeddings.float() @ class_EP * logit_scale
     if decoding == "softmax":
-        scores = _largest_of_phrases(phrase_logits_BSP.softmax(dim=-1), class_index)
+        scores = largest_of_phrases(phrase_logits_BSP.softmax(dim=-1), class_index)
     else:
-        logits_BSC = _largest_of_phrases(phrase_logits_BSP, class_index)
-        scores = score_segments(logits_BSC, _largest_of_phrases(image_logits_BP, class_index), shortlist)
+        logits_BSC = largest_of_phrases(phrase_logits_BSP, class_index)
+        scores = score_segments(logits_BSC, largest_of_phrases(image_logits_BP, class_index), shortlist)
     if background_threshold is not None:
         scores = with_background(scores, background_threshold)
     if segment_map is None:
@@ -118,7 +118,7 @@ def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int
     return resized_BSHW.max(dim=1).indices
 
 
-def _largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
+def largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
     """Largest value of each class's phrases: ``[..., P]`` to ``[..., C]``."""
     num_classes = int(class_index.max()) + 1
     largest = values.new_full((*values.shape[:-1], num_classes), -torch.inf)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.opening import open_benchmark
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.evaluate import chance_miou, evaluate_split
 from mixreorg.eval.result import SplitResult
@@ -84,6 +85,27 @@ def test_the_result_equals_photo_by_photo_segmentation(voc: Path, tiny_model: Du
     assert result.num_images == 5
     assert result.num_true_classes == 15
     assert result.num_recognised == 15  # all three classes are in every photo
+
+
+def test_recognition_ranks_classes_and_not_phrases(voc: Path, tiny_model: DualEncoder) -> None:
+    (voc / "classes.txt").write_text("background\nthing\ndog=dog|puppy|hound\ncat=cat|kitten\ncar\n")
+    split, segmenter = open_benchmark("voc_folder", voc), Segmenter(tiny_model, PROTOCOL)
+    for stem in split.stems:  # of five classes two are true
+        mask = np.full(split.read_mask(stem).shape, 3, dtype=np.uint8)
+        mask[:8] = 4
+        Image.fromarray(mask).save(split.mask_path(stem))
+    expected = 0
+    for stem in split.stems:
+        with Image.open(split.photo_path(stem)) as photo:
+            windows = segmenter.encode([photo.convert("RGB")])
+        fit = []
+        for item in split.classes:
+            embeddings, _ = segmenter.class_embeddings([item])
+            fit.append(float((windows.embedding @ embeddings.T).amax(dim=1).mean()))
+        expected += len({2, 3} & set(np.argsort(fit)[-2:].tolist()))
+    result = evaluate_split(segmenter, split)
+    assert result.num_true_classes == 10
+    assert result.num_recognised == expected
 
 
 def test_parts_add_up_to_the_whole(voc: Path, tiny_model: DualEncoder) -> None:
