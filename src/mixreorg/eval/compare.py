@@ -88,7 +88,8 @@ def parse_contender(text: str) -> Contender:
     Raises:
         MixreorgError: no folder, or one that does not exist.
     """
-    label, equals, listed = text.rpartition("=")
+    # The name of a folder may itself hold an equals sign: lr=0.1.
+    label, equals, listed = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
     folders = tuple(Path(part.strip()) for part in (listed if equals else text).split(",") if part.strip())
     if not folders:
         raise MixreorgError(f"{text!r} names no folder; write FOLDER, or LABEL=FOLDER,FOLDER for several seeds")
@@ -204,6 +205,11 @@ def _require_same(runs: Sequence[Evaluation]) -> None:
             raise MixreorgError(
                 f"{first.folder} and {run.folder} evaluate {first.benchmark} on different photos "
                 f"({len(first.stems):,} and {len(run.stems):,}); evaluate both on the whole split"
+            )
+        if (run.totals.truth != first.totals.truth).any():
+            raise MixreorgError(
+                f"the masks of {first.benchmark} that {first.folder} and {run.folder} were evaluated with differ; "
+                "evaluate both on the same folder of masks"
             )
 
 

@@ -12,7 +12,7 @@ from eval_kit import blobs
 from mixreorg.cli.compare_command import compare as compare_command
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.bootstrap import interval, miou_of, resample_miou
-from mixreorg.eval.compare import Column, compare, parse_contender
+from mixreorg.eval.compare import Column, Contender, compare, parse_contender
 from mixreorg.eval.confusion import Confusion, count_pairs
 from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
 from mixreorg.eval.report.facts import FORMAT
@@ -37,7 +37,7 @@ def predicted(error_rate: float, seed: int, num_photos: int = 40) -> PhotoCounts
 def write_result(folder: Path, photos: PhotoCounts, protocol_hash: str = "0123", benchmark: str = "voc21") -> Path:
     folder.mkdir(parents=True)
     np.savez(folder / "photos.npz", **photos.to_arrays())
-    protocol = {"name": "groupvit", "background": "background threshold 0.95, published"}
+    protocol = {"name": "groupvit", "background": "background threshold 0.95, the protocol's"}
     facts = {
         "format": FORMAT, "benchmark": benchmark, "split": f"{benchmark}/val", "protocol": protocol,
         "protocol_hash": protocol_hash, "label_names": ["background", "dog", "cat"],
@@ -122,6 +122,11 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         compared(base, write_result(tmp_path / "protocol", predicted(0.4, 1), protocol_hash="9999"))
     with pytest.raises(MixreorgError, match=r"on different photos \(40 and 39\)"):
         compared(base, write_result(tmp_path / "photos", predicted(0.4, 1, 39)))
+    other_truth = predicted(0.4, 1)
+    other_truth.cells[5] = other_truth.cells[5][:-1]
+    other_truth.pixels[5] = other_truth.pixels[5][:-1]
+    with pytest.raises(MixreorgError, match=r"the masks of voc21 that .* were evaluated with differ"):
+        compared(base, write_result(tmp_path / "masks", other_truth))
     with pytest.raises(MixreorgError, match="no benchmark in common"):
         compared(base, write_result(tmp_path / "benchmark", predicted(0.4, 1), benchmark="ade150"))
     with pytest.raises(MixreorgError, match="called the same"):
@@ -130,6 +135,8 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         compared(base)
     with pytest.raises(MixreorgError, match="none does not exist"):
         compared(base, tmp_path / "none")
+    (tmp_path / "lr=0.1").mkdir()
+    assert parse_contender(str(tmp_path / "lr=0.1")) == Contender("lr=0.1", (tmp_path / "lr=0.1",))
     with pytest.raises(MixreorgError, match="names no folder"):
         parse_contender("ours=")
     (tmp_path / "empty").mkdir()
