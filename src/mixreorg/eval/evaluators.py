@@ -1,5 +1,6 @@
 """What can be evaluated: our models, and any function that labels photos."""
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -99,14 +100,15 @@ class SegmenterEvaluator:
 class FunctionEvaluator:
     """Evaluates a function that labels photos; how it does so, it answers for itself."""
 
-    def __init__(self, predict: Predict, name: str) -> None:
+    def __init__(self, predict: Predict, name: str, source: str) -> None:
         """Take a function.
 
         Args:
             predict: photo and label names to labels.
             name: what messages and results call it.
+            source: digest of the file that it comes from.
         """
-        self.predict, self.name = predict, name
+        self.predict, self.name, self.source = predict, name, source
 
     def evaluate(self, split: EvalSplit, stems: Sequence[str], measure: Measure) -> SplitResult:
         """Counts of these photos: those of the labels alone, for there are no segments, scores or thresholds.
@@ -146,8 +148,8 @@ class FunctionEvaluator:
         return labels
 
     def identity(self) -> dict[str, Any]:
-        """That the labels are the function's own."""
-        return {"function": self.name}
+        """That the labels are the function's own, and which version of its file; what that calls is not seen."""
+        return {"function": self.name, "code": self.source}
 
 
 def is_function_spec(model: str) -> bool:
@@ -175,7 +177,13 @@ def load_function(spec: str, protocol: ResolvedProtocol, device: str | torch.dev
     predict = factory(protocol, device)
     if not callable(predict):
         raise MixreorgError(f"{spec} returned a {type(predict).__name__}; it must return a function that labels photos")
-    return FunctionEvaluator(predict, spec)
+    return FunctionEvaluator(predict, spec, _source_digest(module))
+
+
+def _source_digest(module: ModuleType) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a module's file; empty for one without."""
+    path = Path(module.__file__ or "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
 def _is_dotted(name: str) -> bool:

@@ -114,10 +114,11 @@ def _claim(job: PartsJob, resume: bool) -> list[int]:
     """Write what the folder is for, or check it; returns the parts that are there."""
     marker = job.folder / "job.json"
     done = [index for index in range(job.num_parts) if job.path(index).is_file()]
-    if marker.is_file():
+    # A run that stopped before its first part left nothing to go on with or to lose.
+    if marker.is_file() and done:
         if not resume:
             raise MixreorgError(
-                f"{job.folder.parent} holds an evaluation already; go on with it by --resume, or name another --out"
+                f"{job.folder} holds an evaluation already; go on with it by --resume, or name another --out"
             )
         written = read_json(marker)
         if written != job.fingerprint:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mixreorg.config import StrictConfig
 from mixreorg.errors import MixreorgError
@@ -19,7 +19,8 @@ from mixreorg.text.class_list import ClassName
 from mixreorg.text.templates import TEMPLATES
 
 ThresholdRule = Literal["published", "fixed", "calibrated", "none"]
-"""Where a background threshold comes from; ``none`` without background."""
+"""Where a background threshold comes from: the protocol (``published``, or what an own protocol says), the user, or
+another split; ``none`` without background."""
 
 
 class BenchmarkRule(StrictConfig):
@@ -43,13 +44,35 @@ class EvaluationProtocol(StrictConfig):
     source: str = ""
     """Where the numbers come from, and what could not be taken over."""
     segmentation: Protocol
-    """Sizes, templates, decoding; the background threshold stays empty here."""
+    """Sizes, templates, decoding; the background threshold stays empty here. Background phrases of its own stand
+    where the naming has none."""
     naming: Naming = "groupvit"
     """Whose names the classes are prompted with."""
     background_threshold: float | None = Field(None, ge=0, le=1)
     """Threshold on benchmarks without a rule of their own."""
     rules: dict[str, BenchmarkRule] = Field(default_factory=dict)
-    """By name of the benchmark."""
+    """By name of the benchmark, or one of its aliases."""
+
+    @field_validator("segmentation")
+    @classmethod
+    def _check_segmentation(cls, segmentation: Protocol) -> Protocol:
+        if segmentation.background_threshold is not None:
+            raise ValueError("leave background_threshold out here, and give it beside segmentation or in rules")
+        return segmentation
+
+    @field_validator("rules")
+    @classmethod
+    def _check_rules(cls, rules: dict[str, BenchmarkRule]) -> dict[str, BenchmarkRule]:
+        named: dict[str, BenchmarkRule] = {}
+        for name, rule in rules.items():
+            try:
+                canonical = name if name in OWN_LAYOUTS else benchmark(name).name
+            except MixreorgError as error:
+                raise ValueError(str(error)) from error
+            if canonical in named:
+                raise ValueError(f"two rules for {canonical}; keep one")
+            named[canonical] = rule
+        return named
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,8 @@ class ResolvedProtocol:
         if self.threshold_rule == "calibrated":
             chosen = "" if self.threshold is None else f" {self.threshold:g}"
             return f"background threshold{chosen} chosen on {self.calibrated_on}"
-        return f"background threshold {self.threshold:g}, {self.threshold_rule}"
+        origin = "given by hand" if self.threshold_rule == "fixed" else "the protocol's"
+        return f"background threshold {self.threshold:g}, {origin}"
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -148,7 +172,10 @@ def resolve_protocol(
     item = None if benchmark_name in OWN_LAYOUTS else benchmark(benchmark_name)
     rule = protocol.rules.get(item.name if item else benchmark_name, BenchmarkRule())
     changes = {key: value for key in ("short_side", "logit_scale") if (value := getattr(rule, key)) is not None}
-    phrases = item.table.background_phrases(protocol.naming) if item and split.has_background else ()
+    phrases: tuple[str, ...] = ()
+    if split.has_background:
+        named = item.table.background_phrases(protocol.naming) if item else ()
+        phrases = named or protocol.segmentation.background_phrases
     segmentation = protocol.segmentation.updated(**changes, background_phrases=phrases)
     kind, value, source = _threshold(protocol, rule, split, threshold, calibrate_on)
     classes = tuple((entry.name, entry.phrases) for entry in split.classes)

@@ -12,6 +12,7 @@ from rich.console import Console
 from mixreorg.data.progress import progress_bars
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import write_arrays
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.benchmarks.opening import open_benchmark
 from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.benchmarks.prepare import Prepared, PrepareOptions, prepare
@@ -30,11 +31,11 @@ from mixreorg.eval.protocols import EvaluationProtocol, ResolvedProtocol, find_p
 from mixreorg.eval.report.facts import build_facts
 from mixreorg.eval.report.markdown import table, write_markdown
 from mixreorg.eval.report.page import LabelledPhoto, write_html
-from mixreorg.eval.report.words import headline, number
+from mixreorg.eval.report.words import caveats, headline, number
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS
-from mixreorg.eval.split import EvalSplit
 from mixreorg.files import write_json, write_text
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.protocol import hash_values
 from mixreorg.segment.segmenter import default_protocol
 
 MODEL_PROTOCOL = "model"
@@ -103,8 +104,8 @@ class _Task:
 
     name: str
     """Canonical."""
-    split: EvalSplit
-    calibration: EvalSplit | None
+    split: BenchmarkSplit
+    calibration: BenchmarkSplit | None
     protocol: ResolvedProtocol
     folder: Path
 
@@ -138,8 +139,10 @@ def run_evaluation(options: EvalOptions, load_model: LoadModel, console: Console
             task = replace(task, protocol=replace(task.protocol, threshold=chosen.result.best_threshold()))
         counted = _count(options, task, task.split, make, evaluator, console, calibration=False)
         description = {"name": _model_name(options.model), "source": options.model, **evaluator.identity()}
-        facts.append(_write(task, counted, evaluator, {**description, "device": options.device}))
-        console.print(headline(facts[-1]), highlight=False, soft_wrap=True)
+        official = _official_counts(task.name, options.split)
+        facts.append(_write(task, counted, evaluator, {**description, "device": options.device}, official))
+        for line in (headline(facts[-1]), *caveats(facts[-1])):
+            console.print(line, highlight=False, soft_wrap=True)
         console.print(f"report: {task.folder / 'report.html'}", highlight=False, soft_wrap=True)
     if len(facts) > 1:
         _write_summary(options.out, facts)
@@ -159,7 +162,7 @@ def check_evaluation(options: EvalOptions, load_model: LoadModel, console: Conso
     found = []
     for task, name in zip(tasks, options.benchmarks, strict=True):
         for split in filter(None, (options.split, options.calibrate_on)):
-            checks = PrepareOptions(split=split, check_only=True, classes=options.classes)
+            checks = PrepareOptions(split=split, check_only=True, sample=None, classes=options.classes)
             found.append(prepare(name, options.data, checks, console))
         evaluator = _evaluator(MakeEvaluator(options, task.protocol, load_model), model)
         photo, _ = read_pair(task.split, task.split.stems[0])
@@ -170,6 +173,8 @@ def check_evaluation(options: EvalOptions, load_model: LoadModel, console: Conso
 def _open(options: EvalOptions, load_model: LoadModel) -> tuple[list[_Task], DualEncoder | None]:
     """Open all splits and the model, so that every error comes before the first long run."""
     names = [name if name in OWN_LAYOUTS else benchmark(name).name for name in options.benchmarks]
+    if not names:
+        raise MixreorgError("no benchmark is named; name one or several with --benchmark, for example voc12,ade150")
     if len(set(names)) < len(names):
         raise MixreorgError(f"a benchmark is named twice in {', '.join(options.benchmarks)}; name each once")
     is_function = is_function_spec(options.model)
@@ -180,7 +185,7 @@ def _open(options: EvalOptions, load_model: LoadModel) -> tuple[list[_Task], Dua
     tasks = []
     for name in names:
 
-        def opened(split: str, name: str = name) -> EvalSplit:
+        def opened(split: str, name: str = name) -> BenchmarkSplit:
             return open_benchmark(
                 name,
                 options.data,
@@ -195,9 +200,22 @@ def _open(options: EvalOptions, load_model: LoadModel) -> tuple[list[_Task], Dua
             protocol, name, split, threshold=options.threshold, calibrate_on=options.calibrate_on
         )
         calibration = opened(options.calibrate_on) if options.calibrate_on is not None else None
+        if calibration is not None:
+            _require_apart(split, calibration)
         folder = options.out / name if len(names) > 1 else options.out
         tasks.append(_Task(name, split, calibration, resolved, folder))
     return tasks, model
+
+
+def _require_apart(split: BenchmarkSplit, calibration: BenchmarkSplit) -> None:
+    """A threshold is chosen on other photos: one split may hold another, or have two names."""
+    evaluated = {split.photo_path(stem).resolve() for stem in split.stems}
+    shared = sum(calibration.photo_path(stem).resolve() in evaluated for stem in calibration.stems)
+    if shared:
+        raise MixreorgError(
+            f"the threshold cannot be chosen on {calibration.name}: {shared:,} of its {len(calibration.stems):,} "
+            f"photos are in {split.name}, which is evaluated; name a split of other photos"
+        )
 
 
 def _protocol(options: EvalOptions, model: DualEncoder | None) -> EvaluationProtocol:
@@ -222,7 +240,7 @@ def _evaluator(make: MakeEvaluator, model: DualEncoder | None) -> SegmenterEvalu
 def _count(
     options: EvalOptions,
     task: _Task,
-    split: EvalSplit,
+    split: BenchmarkSplit,
     make: MakeEvaluator,
     evaluator: Evaluator,
     console: Console,
@@ -240,7 +258,8 @@ def _count(
             "protocol": task.protocol.hash(),
             "threshold": measure.threshold,
             "split": split.name,
-            "photos": len(split.stems),
+            "photos": f"{len(split.stems):,} ({hash_values({'stems': split.stems})})",
+            "masks": split.form.name,
             "model": evaluator.identity(),
         },
         make,
@@ -260,8 +279,14 @@ def _running_miou(counted: Counted) -> float:
     return counted.result.foreground.miou() if details is None else details.photos.confusion().miou()
 
 
-def _write(task: _Task, counted: Counted, evaluator: Evaluator, model: dict[str, Any]) -> dict[str, Any]:
-    facts = build_facts(counted, task.split, task.protocol, task.name, model)
+def _official_counts(name: str, split: str) -> tuple[int, ...]:
+    return () if name in OWN_LAYOUTS else benchmark(name).counts.get(split, ())
+
+
+def _write(
+    task: _Task, counted: Counted, evaluator: Evaluator, model: dict[str, Any], official: tuple[int, ...]
+) -> dict[str, Any]:
+    facts = build_facts(counted, task.split, task.protocol, task.name, model, official)
     details = counted.result.details
     assert details is not None
     write_arrays(task.folder / "photos.npz", details.photos.to_arrays())

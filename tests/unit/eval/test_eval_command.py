@@ -15,6 +15,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
 from mixreorg.eval.report.published import published_numbers
+from mixreorg.eval.report.words import caveats
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import save_model
@@ -68,6 +69,7 @@ def test_the_report_says_what_was_measured(tmp_path: Path, model: Path, voc: Pat
     assert facts["num_images"] == 8
     assert facts["images_per_second"] > 0
     assert len(facts["threshold_curve"]) == 39
+    assert not {"background_miou", "background_threshold"} & set(facts["metrics"])  # of the split's best threshold
     assert facts["protocol"]["threshold_rule"] == "fixed"
     assert len(facts["protocol_hash"]) == 12
     worst = facts["confusion_pairs"][0]
@@ -101,6 +103,36 @@ def test_the_threshold_is_chosen_on_another_split(tmp_path: Path, model: Path, v
     with pytest.raises(MixreorgError, match="has no background threshold for voc/val"):
         run(*common, "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_the_threshold_is_chosen_on_other_photos(tmp_path: Path, model: Path, voc: Path) -> None:
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
+    with pytest.raises(MixreorgError, match=r"chosen on voc/trainval: 8 of its 13 photos are in voc/val"):
+        run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--calibrate-on", "trainval",
+            "--out", tmp_path / "out")  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_no_benchmark_is_an_error(model: Path, voc: Path, check: tuple[str, ...]) -> None:
+    with pytest.raises(MixreorgError, match="no benchmark is named"):
+        run(model, "--benchmark", " , ", "--data", voc, *check)
+
+
+def test_check_reads_every_mask(tmp_path: Path, model: Path) -> None:
+    voc = write_voc(tmp_path / "many", count=203)  # more than the sample of a plain check
+    arguments = [str(item) for item in (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model",
+                 "--threshold", 0.5, "--check")]  # fmt: skip
+    for stem in ("val67", "val202"):
+        path = voc / "SegmentationClass" / f"{stem}.png"
+        good = path.read_bytes()
+        with Image.open(path) as mask:
+            Image.fromarray(np.full((mask.height, mask.width), 7, dtype=np.uint8)).save(path)
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert f"{stem}.png" in result.output.replace("\n", "")
+        path.write_bytes(good)
 
 
 def test_check_looks_at_everything_and_writes_nothing(tmp_path: Path, model: Path, voc: Path) -> None:
@@ -149,6 +181,9 @@ def test_any_function_can_be_evaluated(tmp_path: Path, voc: Path) -> None:
     assert facts["threshold_curve"] == []
     assert "grouping_oracle_miou" not in facts["metrics"]
     assert facts["model"]["function"] == f"{adapter}:load"
+    adapter.write_text(ADAPTER.replace("// 256", "// 300"))
+    with pytest.raises(MixreorgError, match="parts of another evaluation"):
+        run(f"{adapter}:load", *common, "--out", out, "--resume")
     for name, message in {
         "wrong_shape": "must return integers of shape",
         "wrong_labels": "there are 4 names",
@@ -178,11 +213,24 @@ def test_real_photos_under_two_benchmarks(tmp_path: Path, model: Path, shared: P
     assert plain["protocol"]["threshold_rule"] == "none"
     assert {"GroupViT", "MixReorg"} <= {item["system"] for item in with_background["published"]}
     assert "this result" in (out / "voc21" / "report.md").read_text()
+    assert with_background["masks"] == "SegmentationClass"
+    assert with_background["official_num_images"] == [1449]
+    for suffix in ("md", "html"):
+        caveat = "3 photos instead of 1,449: not comparable with published numbers"
+        assert caveat in (out / "voc21" / f"report.{suffix}").read_text()
     summary = (out / "summary.md").read_text()
     assert with_background["protocol_hash"] in summary
     assert plain["protocol_hash"] in summary
     with pytest.raises(MixreorgError, match="named twice"):
         run(model, "--benchmark", "voc12,voc21", "--data", shared / "data")
+
+
+def test_what_is_not_comparable_is_said() -> None:
+    whole = {"num_images": 5104, "official_num_images": [5105, 5104], "masks": "SegmentationClassContext"}
+    assert caveats(whole) == []
+    assert caveats({**whole, "official_num_images": [], "num_images": 3}) == []
+    assert caveats({**whole, "num_images": 3})[0].startswith("3 photos instead of 5,105 or 5,104")
+    assert "instances JSON" in caveats({**whole, "masks": "instances"})[0]
 
 
 def test_published_numbers_are_those_of_the_papers() -> None:

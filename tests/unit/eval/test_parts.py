@@ -100,6 +100,20 @@ def test_a_stopped_run_goes_on(job: PartsJob) -> None:
     assert (run_parts(second, resume=True).result.counts() == whole.counts()).all()
 
 
+def test_a_run_that_counted_nothing_leaves_the_folder_free(job: PartsJob) -> None:
+    assert isinstance(job.split, VocSplit)
+    mask = job.split.root / "SegmentationClass" / "val0.png"
+    content = mask.read_bytes()
+    mask.write_bytes(b"no picture")
+    with pytest.raises(MixreorgError, match="cannot read the mask"):
+        run_parts(job)
+    mask.write_bytes(content)
+    other = replace(job, fingerprint={"model": "other"})
+    assert run_parts(other).result.num_images == 5
+    with pytest.raises(MixreorgError, match="model was 'other', now 'tiny'"):
+        run_parts(job, resume=True)
+
+
 def test_parts_of_another_evaluation_are_refused(job: PartsJob) -> None:
     run_parts(job)
     with pytest.raises(MixreorgError, match=r"parts of another evaluation \(model was 'tiny', now 'other'\)"):

@@ -77,6 +77,30 @@ def test_every_protocol_reads_back_from_its_own_json(tmp_path: Path) -> None:
         find_protocol("groupvitt")
 
 
+def test_protocol_files_that_would_not_mean_what_they_say_are_refused() -> None:
+    values = find_protocol("groupvit").to_dict()
+    rules = {"voc12": {"background_threshold": 0.3}}
+    own = EvaluationProtocol.from_dict({**values, "rules": rules})
+    assert resolve_protocol(own, "voc21", FakeSplit()).threshold == 0.3
+    with pytest.raises(MixreorgError, match="two rules for voc21"):
+        EvaluationProtocol.from_dict({**values, "rules": {**rules, "voc21": {}}})
+    with pytest.raises(MixreorgError, match="'voc13' is not a benchmark"):
+        EvaluationProtocol.from_dict({**values, "rules": {"voc13": {}}})
+    segmentation = {**values["segmentation"], "background_threshold": 0.5}
+    with pytest.raises(MixreorgError, match="leave background_threshold out here"):
+        EvaluationProtocol.from_dict({**values, "segmentation": segmentation})
+
+
+def test_background_phrases_of_an_own_protocol_are_kept() -> None:
+    groupvit = PROTOCOLS["groupvit"]
+    own = groupvit.updated(segmentation=groupvit.segmentation.updated(background_phrases=("sky",)))
+    assert resolve_protocol(own, "voc21", FakeSplit()).segmentation.background_phrases == ("sky",)
+    plain = replace(FakeSplit(), has_background=False)
+    assert resolve_protocol(own, "voc20", plain).segmentation.background_phrases == ()
+    named = own.updated(naming="sclip")
+    assert len(resolve_protocol(named, "voc21", FakeSplit()).segmentation.background_phrases) == 26
+
+
 def test_hashes_depend_on_what_decides_the_labels() -> None:
     groupvit = PROTOCOLS["groupvit"]
     resolved = resolve_protocol(groupvit, "voc21", FakeSplit())
@@ -94,7 +118,8 @@ def test_hashes_depend_on_what_decides_the_labels() -> None:
     assert calibrated.threshold is None
     assert replace(calibrated, threshold=0.4).hash() == calibrated.hash()
     assert replace(calibrated, threshold=0.4).describe() == "background threshold 0.4 chosen on train"
-    assert resolved.describe() == "background threshold 0.95, published"
+    assert others[2].describe() == "background threshold 0.9, given by hand"
+    assert resolved.describe() == "background threshold 0.95, the protocol's"
 
 
 def test_thresholds_are_never_chosen_on_the_evaluated_split() -> None:

@@ -6,21 +6,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.bootstrap import LEVEL, NUM_RESAMPLES, interval, resample_miou
 from mixreorg.eval.parts import Counted
 from mixreorg.eval.protocols import ResolvedProtocol
 from mixreorg.eval.report.published import published_numbers
 from mixreorg.eval.result import Details
-from mixreorg.eval.split import EvalSplit, label_names
+from mixreorg.eval.split import label_names
 
 FORMAT = "mixreorg-evaluation-1"
+
+_OF_BEST_THRESHOLD = ("background_miou", "background_threshold")
+"""Chosen on the evaluated split: of use while training, but no result."""
 
 _NUM_PAIRS = 20
 _NUM_PHOTOS = 4
 
 
 def build_facts(
-    counted: Counted, split: EvalSplit, protocol: ResolvedProtocol, benchmark: str, model: dict[str, Any]
+    counted: Counted,
+    split: BenchmarkSplit,
+    protocol: ResolvedProtocol,
+    benchmark: str,
+    model: dict[str, Any],
+    official: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Facts of a finished evaluation.
 
@@ -30,6 +39,7 @@ def build_facts(
         protocol: with its final threshold.
         benchmark: canonical name, which published numbers are found by.
         model: plain values about the model.
+        official: official numbers of photos, several where published lists differ; none for own data.
 
     Returns:
         Plain values; shares and IoU in percent, NaN where a measure does not exist.
@@ -45,7 +55,9 @@ def build_facts(
         "format": FORMAT,
         "benchmark": benchmark,
         "split": split.name,
+        "masks": split.form.name,
         "num_images": counted.result.num_images,
+        "official_num_images": list(official),
         "model": model,
         "protocol": protocol_facts(protocol),
         "protocol_hash": protocol.hash(),
@@ -53,7 +65,9 @@ def build_facts(
         "miou_interval": [sampled.low, sampled.high],
         "interval": {"level": LEVEL, "resamples": NUM_RESAMPLES, "over": "photos", "method": "bootstrap percentile"},
         "per_class_iou": {name: 100 * float(iou) for name, iou in zip(names, confusion.iou(), strict=True)},
-        "metrics": {name: value for name, value in metrics.items() if not np.isnan(value)},
+        "metrics": {
+            name: value for name, value in metrics.items() if name not in _OF_BEST_THRESHOLD and not np.isnan(value)
+        },
         "label_names": list(names),
         "confusion": confusion.matrix.tolist(),
         "confusion_pairs": confusion_pairs(details, names),

@@ -17,7 +17,7 @@ def write_markdown(facts: dict[str, Any]) -> str:
     parts = [
         f"# {facts['model']['name']} on {facts['split']}",
         f"**{words.headline(facts)}**",
-        f"- {words.protocol_line(facts)}\n- {words.cost_line(facts)}",
+        "\n".join(f"- {line}" for line in (*words.caveats(facts), words.protocol_line(facts), words.cost_line(facts))),
         "## Measures\n\n" + table(("measure", "%", "meaning"), words.measure_rows(facts)),
         "## IoU by class\n\n" + table(("class", "IoU %"), words.class_rows(facts)),
     ]

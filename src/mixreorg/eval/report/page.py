@@ -53,6 +53,7 @@ def write_html(facts: dict[str, Any], best: Sequence[LabelledPhoto], worst: Sequ
     sections = [
         f"<h1>{title}</h1>",
         f'<p class="headline">{escape(words.headline(facts))}</p>',
+        *(f'<p class="caveat">{escape(line)}.</p>' for line in words.caveats(facts)),
         f"<p>{escape(words.protocol_line(facts))}.<br>{escape(words.cost_line(facts))}.</p>",
         "<h2>Measures</h2>" + html_table(("measure", "%", "meaning"), words.measure_rows(facts)),
         f"<h2>IoU by class</h2><figure>{class_chart(order)}</figure>",

@@ -27,6 +27,10 @@ MEASURES = {
 """Label and meaning by name, in the order of reports."""
 
 
+_OTHER_MASKS = {"instances": "masks drawn from the instances JSON: close to published numbers, but not the same"}
+"""What to say of masks that differ from the published ones, by their form."""
+
+
 def number(value: float | None, digits: int = 1) -> str:
     """A number for a table; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:.{digits}f}"
@@ -39,6 +43,17 @@ def headline(facts: dict[str, Any]) -> str:
         f"mIoU {number(facts['miou'])} (95 % interval over photos {number(low)} to {number(high)}) on "
         f"{facts['split']}, {facts['num_images']:,} photos"
     )
+
+
+def caveats(facts: dict[str, Any]) -> list[str]:
+    """What keeps the result from being held against published ones; one sentence each."""
+    official, lines = facts["official_num_images"], []
+    if official and facts["num_images"] not in official:
+        numbers = " or ".join(f"{count:,}" for count in official)
+        lines.append(f"{facts['num_images']:,} photos instead of {numbers}: not comparable with published numbers")
+    if facts["masks"] in _OTHER_MASKS:
+        lines.append(_OTHER_MASKS[facts["masks"]])
+    return lines
 
 
 def protocol_line(facts: dict[str, Any]) -> str:
