@@ -248,7 +248,8 @@ PROTOCOLS = MappingProxyType(
             EvaluationProtocol(
                 name="sclip",
                 source="Wang et al., ECCV 2024, and the configurations of its repository; the smallest area on VOC "
-                "is left out, and probabilities are averaged over windows instead of logits",
+                "is left out, probabilities are averaged over windows instead of logits, and a name's templates are "
+                "averaged before normalisation, as GroupViT averages them, not each normalised first",
                 segmentation=Protocol(
                     name="sclip",
                     short_side=336,
