@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
+# Two processes, a test file in one of them: most tests use one core, and files share what is dear to set up.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: demo test lint types unit format clean
 
@@ -19,7 +21,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix src tests benchmarks docs
