@@ -11,7 +11,7 @@ import pytest
 import torch
 from hub_kit import Hub, running_hub
 
-from mixreorg import convert_model
+from mixreorg import convert_model, push_to_hub
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.hub import ALIASES, locate
 from mixreorg.interop.loading import load_model
@@ -165,6 +165,13 @@ def test_paths_are_not_asked_for_on_the_hub(
         with pytest.raises(MixreorgError, match="no model at"):
             load_model(name)
     assert locate(Path("me/model")) == Path("me/model")
+
+
+def test_only_model_folders_go_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixreorg.interop.hub._library", lambda _: pytest.fail("asked the hub"))
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(MixreorgError, match="is not a model folder to put on the hub: it has no config"):
+            push_to_hub(folder, "me/model")
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
