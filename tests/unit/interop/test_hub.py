@@ -19,12 +19,14 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.models.text_encoder import TextEncoderConfig
+from mixreorg.segment.protocol import groupvit_protocol
 from mixreorg.text.tokenizer import Tokenizer
 
 # Runs each piece of code of its first argument; prints their values, or the messages of their errors, as JSON.
 SCRIPT = """
 import json, sys
-from mixreorg import MixreorgError, load_model, push_to_hub
+from mixreorg import MixreorgError, PretrainedSegmenter, load_model, push_to_hub
+from mixreorg.segment.protocol import groupvit_protocol
 answers = []
 for code in json.loads(sys.argv[1]):
     try:
@@ -89,6 +91,7 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
     save_model(model, home / "native", {"name": "x"})
     hf = convert_model(home / "native", home / "hf", "hf")
     known = {"groupvit": "nvidia/groupvit-gcc-yfcc", "missing": "groupvit-gcc-redcaps"}
+    segmenter = f"PretrainedSegmenter.from_pretrained({str(hf)!r}, protocol=groupvit_protocol(64))"
     with running_hub() as hub:
         put(hub, ALIASES["groupvit-gcc-yfcc"], hf)
         hub.files[known["groupvit"]]["tf_model.h5"] = b"not asked for"
@@ -108,6 +111,8 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
                 "half": "load_model('me/half')",
                 "push": push,
                 "back": "load_model('me/tiny').inference_protocol",
+                "push method": f"{segmenter}.push_to_hub('me/method')",
+                "from method": "PretrainedSegmenter.from_pretrained('me/method').protocol.short_side",
                 "closed": f"__import__('os').environ.pop('HF_TOKEN') and {push}",
             },
             HF_TOKEN="hf_mine",
@@ -151,6 +156,14 @@ def test_a_model_goes_to_the_hub_and_comes_back(session: Session) -> None:
     assert session.hub.files["me/tiny"].keys() == {path.name for path in session.hf.iterdir()}
     assert session.online["back"] == "{'name': 'x'}"
     assert session.online["closed"].startswith(f"cannot put {session.hf} on the hub as me/tiny")
+
+
+def test_a_segmenter_goes_to_the_hub_and_comes_back(session: Session) -> None:
+    assert session.online["push method"].startswith(f"{session.hub.address}/me/method/commit/")
+    files = session.hub.files["me/method"]
+    assert files.keys() == {path.name for path in session.hf.iterdir()}
+    assert b'load_model("me/method")' in files["README.md"]
+    assert session.online["from method"] == str(groupvit_protocol(64).short_side)
 
 
 def test_paths_are_not_asked_for_on_the_hub(
