@@ -57,7 +57,13 @@ def folder_in_one_step(out: Path) -> Iterator[Path]:
         # mkdtemp's own folder is closed to others; one made inside it has ordinary permissions.
         folder = private / "finished"
         folder.mkdir()
-        yield folder
+        try:
+            yield folder
+        except MixreorgError as error:
+            # Nobody knows the folder by its temporary name.
+            if str(folder) in str(error):
+                raise MixreorgError(str(error).replace(str(folder), str(out))) from error
+            raise
         _move_into_place(folder, out)
     except OSError as error:
         raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error

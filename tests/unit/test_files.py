@@ -24,6 +24,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_errors_name_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MixreorgError) as caught, folder_in_one_step(out) as folder:
+        raise MixreorgError(f"cannot write {folder / 'a.txt'}: No space left on device")
+    assert str(caught.value) == f"cannot write {out / 'a.txt'}: No space left on device"
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, last = tmp_path / "a", tmp_path / "b"
     write_together({first: b"1", last: b"2"})
