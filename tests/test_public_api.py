@@ -9,6 +9,7 @@ import mixreorg
 def test_public_names_are_locked() -> None:
     assert mixreorg.__all__ == [
         "MixreorgError",
+        "PretrainedSegmenter",
         "Segmentation",
         "Segmenter",
         "__version__",

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from mixreorg.interop.convert import convert_model
     from mixreorg.interop.hub import push_to_hub
     from mixreorg.interop.loading import load_model
+    from mixreorg.interop.pretrained import PretrainedSegmenter
     from mixreorg.segment.results import Segmentation
     from mixreorg.segment.segmenter import Segmenter
 
 __version__ = "0.1.0"
 __all__ = [
     "MixreorgError",
+    "PretrainedSegmenter",
     "Segmentation",
     "Segmenter",
     "__version__",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "PretrainedSegmenter": "mixreorg.interop.pretrained",
     "Segmentation": "mixreorg.segment.results",
     "Segmenter": "mixreorg.segment.segmenter",
     "convert_model": "mixreorg.interop.convert",

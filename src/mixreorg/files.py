@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,13 @@ def folder_in_one_step(out: Path) -> Iterator[Path]:
         # mkdtemp's own folder is closed to others; one made inside it has ordinary permissions.
         folder = private / "finished"
         folder.mkdir()
-        yield folder
+        try:
+            yield folder
+        except MixreorgError as error:
+            # Nobody knows the folder by its temporary name.
+            if str(folder) in str(error):
+                raise MixreorgError(str(error).replace(str(folder), str(out))) from error
+            raise
         _move_into_place(folder, out)
     except OSError as error:
         raise MixreorgError(f"cannot write {out}: {error.strerror or error}") from error
@@ -85,9 +91,16 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content``, whole or not at all."""
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files: none is put in place before all are on the disk, and the last one comes last."""
+    *others, (path, content) = contents.items()
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+        if others:
+            write_together(dict(others))
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -111,10 +124,6 @@ def read_json(path: Path) -> Any:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _umask() -> int:

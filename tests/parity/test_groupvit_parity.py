@@ -114,7 +114,8 @@ def kit_states(parity: Path) -> dict[str, dict[str, torch.Tensor]]:
 @torch.no_grad()
 def test_equals_the_original_code(shared: Path, source: str) -> None:
     parity = shared / "parity"
-    ours = native(KIT_CONFIG, kit_states(parity)[source])
+    state = kit_states(parity)[source]
+    ours = native(KIT_CONFIG.updated(multi_label="multi_label_logit_scale" in state), state)
     inputs, expected = np.load(parity / "small_inputs.npz"), np.load(parity / "small_outputs.npz")
     image = ours.encode_image(torch.from_numpy(inputs["images"]))
     text = ours.encode_text(torch.from_numpy(inputs["token_ids"]).long())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import folder_in_one_step, read_json, write_atomically, write_json, write_text
+from mixreorg.files import folder_in_one_step, read_json, write_atomically, write_json, write_text, write_together
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -22,6 +22,33 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_name_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MixreorgError) as caught, folder_in_one_step(out) as folder:
+        raise MixreorgError(f"cannot write {folder / 'a.txt'}: No space left on device")
+    assert str(caught.value) == f"cannot write {out / 'a.txt'}: No space left on device"
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = tmp_path / "a", tmp_path / "b"
+    write_together({first: b"1", last: b"2"})
+    assert (first.read_bytes(), last.read_bytes()) == (b"1", b"2")
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if content == b"3":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for contents in ({first: b"3", last: b"4"}, {first: b"4", last: b"3"}):
+        with pytest.raises(MixreorgError, match=r"cannot write .*: No space left on device"):
+            write_together(contents)
+        assert (first.read_bytes(), last.read_bytes()) == (b"1", b"2")
+    assert sorted(tmp_path.iterdir()) == [first, last]
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:

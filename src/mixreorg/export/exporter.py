@@ -1,5 +1,6 @@
 """From a model to exported files."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from mixreorg import __version__
 from mixreorg.errors import MixreorgError
 from mixreorg.export.graphs import MAX_SIDE, BakedGraph, ImageGraph, TextGraph, image_onnx, text_onnx
 from mixreorg.export.manifest import METADATA_KEY, SUFFIXES, BakedClass, ExportManifest, Precision, Runtime
-from mixreorg.export.openvino_files import write_openvino
+from mixreorg.export.openvino_files import openvino_files
 from mixreorg.export.precision import quantise, store_in_half
 from mixreorg.export.runtime import (
     BAKED_OUTPUTS,
@@ -26,7 +27,7 @@ from mixreorg.export.runtime import (
     check_window,
     cut_windows,
 )
-from mixreorg.files import write_bytes
+from mixreorg.files import write_together
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
@@ -98,16 +99,19 @@ def export_model(
     say("tracing the image encoder")
     graph, outputs = _image_graph(segmenter, classes)
     image = image_onnx(graph, PIXELS, outputs, size, side)
-    written = []
+    files: dict[Path, bytes] = {}
     if classes is None:
         say("tracing the text encoder")
-        model.tokenizer.save(path.parent / TOKENIZER)
+        files[path.parent / TOKENIZER] = json.dumps(model.tokenizer.to_dict(), ensure_ascii=False).encode()
         text = text_onnx(TextGraph(model), TOKEN_IDS, TEXT_OUTPUTS)
-        written = [path.parent / TOKENIZER, *_write(_reduced(text, precision), path.with_stem(TEXT), manifest)]
+        files |= _files(_reduced(text, precision), path.with_stem(TEXT), manifest)
     if batches is not None:
         say(f"calibrating on {len(batches)} batches of windows")
         image = quantise(image, PIXELS, iter(batches), FLOAT_PARTS)
-    return [*written, *_write(_reduced(image, precision), path, manifest)]
+    files |= _files(_reduced(image, precision), path, manifest)
+    # Parts of two exports would not fit each other.
+    write_together(files)
+    return list(files)
 
 
 def _image_graph(segmenter: Segmenter, classes: tuple[ClassName, ...] | None) -> tuple[ImageGraph, tuple[str, ...]]:
@@ -125,15 +129,14 @@ def _reduced(model: "ModelProto", precision: Precision) -> "ModelProto":
     return model
 
 
-def _write(model: "ModelProto", path: Path, manifest: ExportManifest) -> list[Path]:
+def _files(model: "ModelProto", path: Path, manifest: ExportManifest) -> dict[Path, bytes]:
+    """Contents of the files of one graph."""
     if path.suffix == SUFFIXES["openvino"]:
-        write_openvino(model, path, manifest)
-        return [path.with_suffix(".bin"), path]
+        return openvino_files(model, path, manifest)
     model.producer_name, model.producer_version = "mixreorg", manifest.version
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.to_json()
-    write_bytes(path, model.SerializeToString())
-    return [path]
+    return {path: model.SerializeToString()}
 
 
 def _check_size(size: tuple[int, int] | None, patch: int) -> None:
@@ -153,7 +156,11 @@ def _image_path(out: Path, to: Runtime, baked: bool) -> Path:
             raise MixreorgError(
                 f"{out} already holds an export for another runtime ({other.name}); name another folder"
             )
-        return out / f"{IMAGE}{suffix}"
+        image = out / f"{IMAGE}{suffix}"
+        if out.is_dir() and any(out.iterdir()) and not image.is_file():
+            # A model folder has a tokenizer.json, too, and it may be another's.
+            raise MixreorgError(f"{out} is not empty and holds no export; name another folder")
+        return image
     if out.suffix != suffix or out.is_dir():
         raise MixreorgError(f"{out}: an export with classes to {to} is one file; name it *{suffix}")
     return out

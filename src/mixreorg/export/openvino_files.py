@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING
 
 from mixreorg.errors import MixreorgError
 from mixreorg.export.manifest import METADATA_KEY, ExportManifest
-from mixreorg.files import write_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def write_openvino(model: "ModelProto", path: Path, manifest: ExportManifest) -> None:
-    """Write ``path`` (``*.xml``) and the weights beside it (``*.bin``), each whole or not at all.
+def openvino_files(model: "ModelProto", path: Path, manifest: ExportManifest) -> dict[Path, bytes]:
+    """Contents of the weights (``*.bin``) and of the description (``*.xml``).
 
     Args:
         model: an ONNX graph.
-        path: of the description; replaced last, so that a description stands for whole weights.
+        path: of the description; it is the last of the two, so that a description stands for whole weights.
         manifest: kept in the description.
 
     Raises:
-        MixreorgError: the files cannot be written.
+        MixreorgError: there is no room for temporary files.
     """
     import openvino
 
@@ -37,5 +36,4 @@ def write_openvino(model: "ModelProto", path: Path, manifest: ExportManifest) ->
             weights, description = made.with_suffix(".bin").read_bytes(), made.read_bytes()
         except (RuntimeError, OSError) as error:
             raise MixreorgError(f"cannot write {path}: OpenVINO failed in {folder}; is that disk full?") from error
-    write_bytes(path.with_suffix(".bin"), weights)
-    write_bytes(path, description)
+    return {path.with_suffix(".bin"): weights, path: description}

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shlex
 import sys
 import warnings
 from collections import OrderedDict
@@ -84,7 +85,7 @@ def read_weight_file(path: Path) -> WeightFile:
         content = _read_torch(path)
         note = content.get(NOTE) if isinstance(content, Mapping) else None
     state = {
-        _MODULE_PREFIX.sub("", name): value
+        _MODULE_PREFIX.sub("", name): _plain(value, name, path)
         for name, value in _unwrap(content).items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
@@ -93,6 +94,21 @@ def read_weight_file(path: Path) -> WeightFile:
             f"{path} holds no weights: expected tensors by name, or a mapping of them under {', '.join(_WRAPPERS)}"
         )
     return WeightFile(state, _parse_note(note, path))
+
+
+def _plain(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """The values of a tensor, without the attributes that a file can give it (even in place of its methods).
+
+    Raises:
+        MixreorgError: quantised, sparse, or a name and shape alone: a model of this package is none of these.
+    """
+    # Asked of the class, as the tensor's own attributes may be anything.
+    plain = Tensor.detach(tensor)
+    if plain.is_meta or plain.is_nested or plain.is_quantized or plain.layout != torch.strided:
+        raise MixreorgError(
+            f"{path}: {name} is quantised, sparse, nested or without values; save the checkpoint with plain tensors"
+        )
+    return plain
 
 
 def _parse_note(text: Any, path: Path) -> dict[str, Any] | None:
@@ -144,22 +160,34 @@ def _read_torch(path: Path) -> Any:
     except OSError as error:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # bytes that are no checkpoint make the reader fail in many ways
+        if "TorchScript" in str(error):
+            raise MixreorgError(
+                f"{path} is a program (TorchScript), as the published files of CLIP are; such a file is not "
+                "read: give one of weights"
+            ) from error
         if not isinstance(error, pickle.UnpicklingError):
             raise MixreorgError(f"{path} is damaged or not a checkpoint; restore it") from error
-        refused = [*re.findall(r"GLOBAL:? ([\w.]+)", str(error)), *(name for _, name in foreign)]
+        named = (re.sub(r"[^\w.]", "?", name) for _, name in foreign)
+        refused = [*re.findall(r"GLOBAL:? ([\w.]+)", str(error)), *named]
         if not refused:
             raise MixreorgError(f"{path} is damaged or not a checkpoint; restore it") from error
         raise MixreorgError(_explain_refusal(path, refused[0])) from None
 
 
 def _explain_refusal(path: Path, name: str) -> str:
+    code = (
+        f'import torch; c = torch.load({_quoted(path)}, map_location="cpu", weights_only=False); '
+        f"w = next(c[k] for k in {json.dumps(_WRAPPERS)} if k in c); "
+        f'torch.save({{"model": w}}, {_quoted(path.with_suffix(".weights.pth"))})'
+    )
     return (
         f"{path} holds more than weights (a pickled {name}), and reading that could run code. If you trust where it "
-        "comes from, save its weights alone and give that file:\n"
-        f"  python -c \"import torch; c = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
-        f"w = next(c[k] for k in {_WRAPPERS} if k in c); "
-        f"torch.save({{'model': w}}, {str(path.with_suffix('.weights.pth'))!r})\""
+        f"comes from, save its weights alone and give that file:\n  python -c {shlex.quote(code)}"
     )
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path), ensure_ascii=False)
 
 
 def _unwrap(content: Any) -> Mapping[Any, Any]:

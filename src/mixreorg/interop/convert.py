@@ -127,7 +127,7 @@ def _write_original(weights: GroupViTWeights, tokenizer: Tokenizer, path: Path) 
     try:
         torch.save({"model": _contiguous(state), **_metadata(weights, "original", own)}, path)
     except RuntimeError as error:  # what torch makes of a full disk
-        raise OSError(str(error).splitlines()[0]) from error
+        raise OSError(f"torch failed ({str(error).splitlines()[0]}); is the disk full?") from error
     _compare(weights, path)
 
 

@@ -63,8 +63,11 @@ def push_to_hub(folder: str | Path, repo: str, *, private: bool = False, message
         The address of the commit.
 
     Raises:
-        MixreorgError: not logged in, no permission, or no network.
+        MixreorgError: no folder, not logged in, no permission, or no network.
     """
+    if not (Path(folder) / "config.json").is_file():
+        # Asked first, so that no empty repository is made.
+        raise MixreorgError(f"{folder} is not a model folder to put on the hub: it has no config.json")
     library = _library(f"to put a model on the hub as {repo}")
 
     def push() -> str:
@@ -133,8 +136,10 @@ def _explained(action: Callable[[], _Result], what: str, login: str) -> _Result:
         ) from error
     except errors.EntryNotFoundError as error:
         raise MixreorgError(f"{what}: it lacks a file that every GroupViT has ({_first_line(error)})") from error
-    except Exception as error:  # the network stack below the hub's library raises errors of its own
+    except (errors.HfHubHTTPError, errors.HFValidationError) as error:
         raise MixreorgError(f"{what}: {_first_line(error)}") from error
+    except Exception as error:  # the network stack below the hub's library raises errors of its own
+        raise MixreorgError(f"{what}: {_first_line(error)}; is there a network?") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -135,10 +135,10 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
 
 
 def check_state(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
-    """Compare tensors with what a module expects, by name and shape.
+    """Compare tensors with what a module expects, by name, shape and kind of number (of any precision).
 
     Raises:
-        MixreorgError: naming the first missing, unexpected or mis-shaped tensors.
+        MixreorgError: naming the first missing, unexpected, mis-shaped or mis-typed tensors.
     """
     problems = [f"missing {name}" for name in expected if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in expected]
@@ -146,6 +146,11 @@ def check_state(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{name} holds {state[name].dtype}, expected {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
     ]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""

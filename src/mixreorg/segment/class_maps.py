@@ -127,7 +127,7 @@ def largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
 
 def _shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
     """Mask ``[B, C]`` of the best classes; a stable sort settles ties by list order on every device."""
-    if torch.onnx.is_in_onnx_export():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch.onnx takes time to import
         # ONNX has no stable sort, but its TopK settles ties by list order, which torch's does not.
         best = image_logits_BC.topk(min(shortlist, image_logits_BC.shape[-1]), dim=-1).indices
     else:

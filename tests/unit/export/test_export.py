@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from export_kit import CLASSES, TARGETS, photo
 
 from mixreorg.cli.main import app
@@ -277,6 +279,29 @@ def test_a_full_disk_leaves_the_old_file(model, exports, tmp_path, to, suffix) -
     with disk_full_at(100_000), pytest.raises(MixreorgError, match="cannot write"):
         export_model(model, path, to, classes=CLASSES)
     assert {item: item.read_bytes() for item in root.glob("*baked*")} == before
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_full_disk_leaves_every_file_of_a_folder(model, exports, tmp_path, to) -> None:
+    """Also those that would still have had room: parts of two exports do not fit each other."""
+    folder = copy(exports, tmp_path / "copy") / to
+    before = {item: item.read_bytes() for item in folder.iterdir()}
+    largest = max(before, key=lambda item: len(before[item]))
+    others = max(len(content) for item, content in before.items() if item != largest)
+    with torch.no_grad():
+        other = deepcopy(model)
+        other.image_projector.out.weight.mul_(2)
+    with disk_full_at(others + 1), pytest.raises(MixreorgError, match="cannot write"):
+        export_model(other, folder, to)
+    assert {item: item.read_bytes() for item in folder.iterdir()} == before
+
+
+def test_folders_of_other_things_are_left_alone(model, tmp_path) -> None:
+    save_model(model, tmp_path / "model")
+    before = {item: item.read_bytes() for item in (tmp_path / "model").iterdir()}
+    with pytest.raises(MixreorgError, match="is not empty and holds no export"):
+        export_model(model, tmp_path / "model")
+    assert {item: item.read_bytes() for item in (tmp_path / "model").iterdir()} == before
 
 
 BLOCK_TORCH = """

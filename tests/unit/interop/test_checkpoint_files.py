@@ -2,6 +2,7 @@ import argparse
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,44 @@ def test_what_python_or_torch_can_do_is_not_passed_over(tmp_path: Path, module: 
         read_state(tmp_path / "new.pth")
 
 
-def test_the_suggested_command_makes_a_readable_file(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pth"
+@pytest.mark.parametrize("folder", ["plain", "it's", '"$(touch witness)"'])
+def test_the_suggested_command_makes_a_readable_file(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / folder / "checkpoint.pth"
+    path.parent.mkdir()
     content = {"teacher": weights(), "args": argparse.Namespace(arch="vit_small")}
     torch.save(content, path, _use_new_zipfile_serialization=False)
     with pytest.raises(MixreorgError, match=r"a pickled argparse\.Namespace") as caught:
         read_state(path)
     command = str(caught.value).splitlines()[1].strip().removeprefix("python")
-    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, timeout=60)
-    check(tmp_path / "checkpoint.weights.pth")
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, timeout=60, cwd=tmp_path)
+    check(path.with_name("checkpoint.weights.pth"))
+    assert not (tmp_path / "witness").exists(), "the shell ran a part of the path"
+
+
+def test_values_alone_come_out_of_a_tensor(tmp_path: Path) -> None:
+    """A file may put attributes on a tensor, in place of its methods as well."""
+    weight = torch.nn.Parameter(weights()["a.weight"])
+    weight.reshape = weight.detach = torch.Size  # type: ignore[assignment, method-assign]
+    torch.save({"model": {**weights(), "a.weight": weight}}, tmp_path / "checkpoint.pth")
+    assert "reshape" in vars(torch.load(tmp_path / "checkpoint.pth", weights_only=True)["model"]["a.weight"])
+    check(tmp_path / "checkpoint.pth")
+    assert not any(vars(tensor) for tensor in read_state(tmp_path / "checkpoint.pth").values())
+
+
+@pytest.mark.parametrize("change", [lambda tensor: tensor.to("meta"), torch.Tensor.to_sparse])
+def test_tensors_of_other_kinds_are_named(tmp_path: Path, change: Any) -> None:
+    state = weights()
+    torch.save({**state, "a.bias": change(state["a.bias"])}, tmp_path / "checkpoint.pth")
+    with pytest.raises(MixreorgError, match=r"a\.bias is quantised, sparse, nested or without values"):
+        read_state(tmp_path / "checkpoint.pth")
+
+
+def test_a_program_is_not_run(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(torch.nn.Identity(), torch.zeros(1)).save(tmp_path / "ViT-B-32.pt")
+    with pytest.raises(MixreorgError, match=r"ViT-B-32\.pt is a program \(TorchScript\)"):
+        read_state(tmp_path / "ViT-B-32.pt")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors"])

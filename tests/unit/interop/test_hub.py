@@ -11,7 +11,7 @@ import pytest
 import torch
 from hub_kit import Hub, running_hub
 
-from mixreorg import convert_model
+from mixreorg import convert_model, push_to_hub
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.hub import ALIASES, locate
 from mixreorg.interop.loading import load_model
@@ -19,12 +19,14 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.models.text_encoder import TextEncoderConfig
+from mixreorg.segment.protocol import groupvit_protocol
 from mixreorg.text.tokenizer import Tokenizer
 
 # Runs each piece of code of its first argument; prints their values, or the messages of their errors, as JSON.
 SCRIPT = """
 import json, sys
-from mixreorg import MixreorgError, load_model, push_to_hub
+from mixreorg import MixreorgError, PretrainedSegmenter, load_model, push_to_hub
+from mixreorg.segment.protocol import groupvit_protocol
 answers = []
 for code in json.loads(sys.argv[1]):
     try:
@@ -89,6 +91,7 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
     save_model(model, home / "native", {"name": "x"})
     hf = convert_model(home / "native", home / "hf", "hf")
     known = {"groupvit": "nvidia/groupvit-gcc-yfcc", "missing": "groupvit-gcc-redcaps"}
+    segmenter = f"PretrainedSegmenter.from_pretrained({str(hf)!r}, protocol=groupvit_protocol(64))"
     with running_hub() as hub:
         put(hub, ALIASES["groupvit-gcc-yfcc"], hf)
         hub.files[known["groupvit"]]["tf_model.h5"] = b"not asked for"
@@ -108,6 +111,8 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
                 "half": "load_model('me/half')",
                 "push": push,
                 "back": "load_model('me/tiny').inference_protocol",
+                "push method": f"{segmenter}.push_to_hub('me/method')",
+                "from method": "PretrainedSegmenter.from_pretrained('me/method').protocol.short_side",
                 "closed": f"__import__('os').environ.pop('HF_TOKEN') and {push}",
             },
             HF_TOKEN="hf_mine",
@@ -153,6 +158,14 @@ def test_a_model_goes_to_the_hub_and_comes_back(session: Session) -> None:
     assert session.online["closed"].startswith(f"cannot put {session.hf} on the hub as me/tiny")
 
 
+def test_a_segmenter_goes_to_the_hub_and_comes_back(session: Session) -> None:
+    assert session.online["push method"].startswith(f"{session.hub.address}/me/method/commit/")
+    files = session.hub.files["me/method"]
+    assert files.keys() == {path.name for path in session.hf.iterdir()}
+    assert b'load_model("me/method")' in files["README.md"]
+    assert session.online["from method"] == str(groupvit_protocol(64).short_side)
+
+
 def test_paths_are_not_asked_for_on_the_hub(
     tiny_model: DualEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +178,13 @@ def test_paths_are_not_asked_for_on_the_hub(
         with pytest.raises(MixreorgError, match="no model at"):
             load_model(name)
     assert locate(Path("me/model")) == Path("me/model")
+
+
+def test_only_model_folders_go_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixreorg.interop.hub._library", lambda _: pytest.fail("asked the hub"))
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(MixreorgError, match="is not a model folder to put on the hub: it has no config"):
+            push_to_hub(folder, "me/model")
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

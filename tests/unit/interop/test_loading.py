@@ -82,6 +82,11 @@ def test_a_native_file_outside_its_folder(tiny_model: DualEncoder, tmp_path: Pat
             torch.zeros(3),
             r"image_encoder\.norm\.weight has shape \(3,\), expected \(32,\)",
         ),
+        (
+            "vision_model.layernorm.weight",
+            torch.zeros(32, dtype=torch.int32),
+            r"image_encoder\.norm\.weight holds torch\.int32, expected torch\.float32",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(hf_folder: Path, name: str, change: Tensor | None, message: str) -> None:

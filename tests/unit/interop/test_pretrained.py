@@ -1,0 +1,35 @@
+"""The methods of the hub's mixin on a segmenter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GroupViTModel
+
+from mixreorg import PretrainedSegmenter
+from mixreorg.errors import MixreorgError
+from mixreorg.interop.model_card import CardFacts
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.text.tokenizer import Tokenizer
+
+
+@pytest.mark.parametrize(("stem", "is_theirs"), [("patch", True), ("conv", False)])
+def test_saved_and_loaded(
+    tiny_config: DualEncoderConfig, tokenizer: Tokenizer, tmp_path: Path, stem: str, is_theirs: bool
+) -> None:
+    torch.manual_seed(0)
+    image = tiny_config.image.updated(stem=stem, assignment="hard", centre_keys=False, num_local_blocks=0)
+    segmenter = PretrainedSegmenter(DualEncoder(tiny_config.updated(image=image), tokenizer))
+    segmenter.protocol = segmenter.protocol.updated(background_threshold=0.3)
+    out = segmenter.save_pretrained(tmp_path / "out", facts=CardFacts(license="mit"))
+    assert out == tmp_path / "out"
+    assert "license: mit" in (out / "README.md").read_text(encoding="utf-8")
+    again = PretrainedSegmenter.from_pretrained(out, window_batch=2)
+    assert (again.protocol, again.window_batch) == (segmenter.protocol, 2)
+    expected = segmenter.model.state_dict()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in again.model.state_dict().items())
+    if is_theirs:
+        assert isinstance(GroupViTModel.from_pretrained(out), GroupViTModel)
+    with pytest.raises(MixreorgError, match="is not empty"):
+        segmenter.save_pretrained(out)
+    assert again.save_pretrained(out, overwrite=True) == out
