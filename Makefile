@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
-# Two processes, a test file in one of them: most tests use one core, and files share what is dear to set up.
+# Most tests use one core, so two processes share their files; whole runs start processes of their own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: demo test lint types unit format clean
@@ -21,7 +21,8 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS) --ignore tests/integration
+	$(BIN)/pytest tests/integration
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix src tests benchmarks docs
