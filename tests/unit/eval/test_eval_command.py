@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -17,11 +18,13 @@ from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
 from mixreorg.eval.report.published import published_numbers
 from mixreorg.eval.report.words import caveats
 from mixreorg.eval.voc_split import open_voc_split
-from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.interop.convert import convert_model
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName
+from mixreorg.text.tokenizer import Tokenizer
 from page_kit import Page
 
 app = typer.Typer()
@@ -266,3 +269,24 @@ def test_class_embeddings_are_encoded_once_per_weights_tokenizer_and_protocol(
     fourth = Segmenter(tiny_model, SMALL)
     assert not cached_class_embeddings(fourth, classes, tmp_path)
     assert cached_class_embeddings(Segmenter(tiny_model, SMALL), classes, tmp_path)
+
+
+def test_groupvit_weights_of_others_are_measured_like_our_own(
+    tmp_path: Path, voc: Path, tiny_config: DualEncoderConfig
+) -> None:
+    tokenizer = Tokenizer.clip()
+    text = tiny_config.text.updated(
+        vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length, end_id=tokenizer.end_id
+    )
+    torch.manual_seed(0)
+    save_model(DualEncoder(tiny_config.updated(text=text), tokenizer), tmp_path / "native")
+    sources = {"native": tmp_path / "native", "hf": tmp_path / "hf", "original": tmp_path / "original.pth"}
+    convert_model(sources["native"], sources["hf"], "hf")
+    convert_model(sources["native"], sources["original"], "original")
+    options = ("--benchmark", "voc_folder", "--data", voc, "--protocol", "scenes", "--threshold", 0.3)
+    reports = {}
+    for name, source in sources.items():
+        run(source, *options, "--out", tmp_path / f"out_{name}")
+        reports[name] = json.loads((tmp_path / f"out_{name}" / "report.json").read_text())["confusion"]
+    assert reports["hf"] == reports["native"]
+    assert reports["original"] == reports["native"]
