@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
-# Most tests use one core, so two processes share their files; whole runs start processes of their own.
-PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: demo test lint types unit format clean
 
@@ -21,7 +19,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/pytest $(PYTEST_ARGS) --ignore tests/integration
+	$(BIN)/pytest --ignore tests/integration
 	$(BIN)/pytest tests/integration
 
 format: $(VENV)/installed
