@@ -19,7 +19,8 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/pytest --ignore tests/integration
+	$(BIN)/pytest --ignore tests/integration --ignore tests/unit/export
+	$(BIN)/pytest tests/unit/export
 	$(BIN)/pytest tests/integration
 
 format: $(VENV)/installed
