@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "mixreorg"
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"files", "processes"},
     {"config", "randomness", "distributed", "html_page", "palette", "charts"},
     {"text"},
     {"models"},

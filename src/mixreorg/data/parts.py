@@ -1,10 +1,8 @@
 """Opening shards and captions files by the hundred: from their indexes, else by reading them, several at once."""
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +14,7 @@ from mixreorg.data.shard_cache import ShardCache
 from mixreorg.data.shard_index import find_index
 from mixreorg.data.shards import Shard, scan_shard
 from mixreorg.distributed import rank
+from mixreorg.processes import WorkerPool
 
 # Reading an index and fetching a shard wait for a disk or a network, not for the processor.
 _READING_THREADS = 16
@@ -91,9 +90,7 @@ def _scan_all(paths: list[Path]) -> Iterator[_Indexed]:
 
 
 def _scan_in_processes(paths: list[Path], num_processes: int) -> Iterator[_Indexed]:
-    # spawn: forking a process that already runs threads (torch, rich) can hang the child.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with WorkerPool(num_processes) as pool:
         try:
             yield from pool.map(scan_shard, paths)
         finally:

@@ -1,10 +1,9 @@
 """A long evaluation in parts: each is a file of counts, so that processes share them and a stopped run goes on."""
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mixreorg.eval.photo_counts import PhotoCounts
 from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit
 from mixreorg.files import read_json, write_json
+from mixreorg.processes import WorkerPool
 
 PHOTOS_PER_PART = 16
 """The same whatever the number of processes, so that batches, and with them all counts, are the same."""
@@ -152,10 +152,8 @@ def _one_process(job: PartsJob, evaluator: Evaluator | None, missing: list[int])
 def _many_processes(job: PartsJob, missing: list[int], workers: int) -> Iterator[int]:
     if not missing:
         return
-    # Spawned: a forked process cannot use CUDA, and inherits the locks of torch's threads.
-    context = multiprocessing.get_context("spawn")
     workers = min(workers, len(missing))
-    with ProcessPoolExecutor(workers, context, _start_worker, (job, workers)) as pool:
+    with WorkerPool(workers, _start_worker, (job, workers)) as pool:
         waiting: dict[Future[int], None] = {pool.submit(_work, index): None for index in missing}
         try:
             while waiting:

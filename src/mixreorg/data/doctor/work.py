@@ -1,8 +1,5 @@
 """The work of a check, in any number of processes: index a part, look into a run of its pairs."""
 
-import concurrent.futures
-import multiprocessing
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +23,7 @@ from mixreorg.data.shard_cache import ShardCache, default_cache_dir
 from mixreorg.data.shard_index import find_index, index_path, save_index
 from mixreorg.data.shards import Shard, scan_shard
 from mixreorg.errors import MixreorgError
+from mixreorg.processes import WorkerPool
 from mixreorg.text.tokenizer import Tokenizer
 
 Task = TypeVar("Task")
@@ -139,9 +137,7 @@ class Crew:
             num_processes: 1 for this process alone.
         """
         self._alone = Worker(config)
-        # spawn: forking a process that already runs threads (torch, rich) can hang the child.
-        context = multiprocessing.get_context("spawn")
-        self._pool = concurrent.futures.ProcessPoolExecutor(num_processes, context, _start, (config,))
+        self._pool = WorkerPool(num_processes, _start, (config,))
         self._num_processes = num_processes
         self.num_used = 1
         """Processes that did the work last asked for."""
@@ -232,8 +228,6 @@ _worker: Worker | None = None
 
 def _start(config: CheckConfig) -> None:
     global _worker
-    # An interrupt reaches every process of the terminal: the first one ends the others when their work is done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = Worker(config)
 
 

@@ -1,8 +1,6 @@
 """Writing a whole folder of scenes, over any number of processes, whole or not at all."""
 
-import concurrent.futures
 import importlib.metadata
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from mixreorg.data.scenes.presets import ScenesConfig
 from mixreorg.data.scenes.writing import SHARD_SIZE, write_eval_scenes, write_split_lists, write_train_shard
 from mixreorg.errors import MixreorgError
 from mixreorg.files import folder_in_one_step, write_json, write_text
+from mixreorg.processes import WorkerPool
 
 _EVAL_CHUNK = 250
 
@@ -144,13 +143,7 @@ def _run(
     if workers == 1 or len(tasks) == 1:
         yield from ((task, _do(composer, folder, task)) for task in tasks)
         return
-    # spawn: forking a process that already runs threads (torch, rich) can hang the child.
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(tasks)),
-        multiprocessing.get_context("spawn"),
-        _start_worker,
-        (composer.config.to_dict(), folder),
-    ) as pool:
+    with WorkerPool(min(workers, len(tasks)), _start_worker, (composer.config.to_dict(), folder)) as pool:
         try:
             yield from zip(tasks, pool.map(_do_in_worker, tasks), strict=True)
         except BrokenProcessPool as error:
