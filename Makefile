@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test lint types unit format clean
+.PHONY: demo test lint types unit export-tests integration format clean
 
 demo: $(VENV)/installed
 	$(BIN)/mixreorg demo $(DEMO_ARGS)
 
-test: lint types unit
+test: lint types unit export-tests integration
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks docs
@@ -20,7 +20,12 @@ types: $(VENV)/installed
 
 unit: $(VENV)/installed
 	$(BIN)/pytest --ignore tests/integration --ignore tests/unit/export
+
+# A process of their own: ONNX Runtime and OpenVINO bring threads that other native libraries do not expect.
+export-tests: $(VENV)/installed
 	$(BIN)/pytest tests/unit/export
+
+integration: $(VENV)/installed
 	$(BIN)/pytest tests/integration
 
 format: $(VENV)/installed
