@@ -8,12 +8,14 @@ import mixreorg
 
 def test_public_names_are_locked() -> None:
     assert mixreorg.__all__ == [
+        "Explanation",
         "MixreorgError",
         "PretrainedSegmenter",
         "Segmentation",
         "Segmenter",
         "__version__",
         "convert_model",
+        "explain",
         "load_model",
         "push_to_hub",
     ]

@@ -14,26 +14,31 @@ if TYPE_CHECKING:
     from mixreorg.interop.hub import push_to_hub
     from mixreorg.interop.loading import load_model
     from mixreorg.interop.pretrained import PretrainedSegmenter
+    from mixreorg.segment.explain import Explanation, explain
     from mixreorg.segment.results import Segmentation
     from mixreorg.segment.segmenter import Segmenter
 
 __version__ = "0.1.0"
 __all__ = [
+    "Explanation",
     "MixreorgError",
     "PretrainedSegmenter",
     "Segmentation",
     "Segmenter",
     "__version__",
     "convert_model",
+    "explain",
     "load_model",
     "push_to_hub",
 ]
 
 _LAZY = {
+    "Explanation": "mixreorg.segment.explain",
     "PretrainedSegmenter": "mixreorg.interop.pretrained",
     "Segmentation": "mixreorg.segment.results",
     "Segmenter": "mixreorg.segment.segmenter",
     "convert_model": "mixreorg.interop.convert",
+    "explain": "mixreorg.segment.explain",
     "load_model": "mixreorg.interop.loading",
     "push_to_hub": "mixreorg.interop.hub",
 }

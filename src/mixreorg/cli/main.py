@@ -13,6 +13,7 @@ from mixreorg.cli.convert_command import convert
 from mixreorg.cli.cutouts_command import cutouts
 from mixreorg.cli.demo_command import demo
 from mixreorg.cli.eval_command import evaluate
+from mixreorg.cli.explain_command import explain
 from mixreorg.cli.export_command import export
 from mixreorg.cli.plan_command import plan
 from mixreorg.cli.prepare_command import prepare
@@ -53,6 +54,7 @@ data = typer.Typer(help="Make, convert and inspect data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command()(segment)
+app.command()(explain)
 app.command()(convert)
 app.command()(export)
 app.command("eval")(evaluate)

@@ -60,9 +60,9 @@ def segment(
         try:
             image = read_photo(photo)
             result = segmenter(image, class_names)
-            paths = result.save(out, stem, image, _printable(photo.name))
+            paths = result.save(out, stem, image, printable(photo.name))
         except MixreorgError as error:
-            typer.echo(_printable(f"error: {error}"), err=True)
+            typer.echo(printable(f"error: {error}"), err=True)
             failures += 1
             continue
         shares = ", ".join(
@@ -70,7 +70,7 @@ def segment(
             for share, name in sorted(zip(result.area_share, result.class_names, strict=True), reverse=True)
             if share >= 0.005
         )
-        typer.echo(_printable(f"{photo}: {shares} -> {paths[1]}"))
+        typer.echo(printable(f"{photo}: {shares} -> {paths[1]}"))
     if failures:
         typer.echo(f"{failures} of {len(photos)} photos failed; the others are done", err=True)
         raise typer.Exit(2)
@@ -95,7 +95,7 @@ def _load(model: str, device: str, *, needs_classes: bool) -> Any:
     return Segmenter(load_model(model, device))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text with the bytes of a file name that is not UTF-8 replaced: neither JSON nor a terminal takes them."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

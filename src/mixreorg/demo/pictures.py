@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from mixreorg.data.pairs import Pair
-from mixreorg.demo.colors import distinct_colors
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.split import VOID
 from mixreorg.eval.voc_split import VocSplit
@@ -19,7 +18,7 @@ from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.losses import mixed_probability, scaled_similarity
 from mixreorg.objectives.mixreorg import MixedBranch, MixReorgObjective
-from mixreorg.palette import Color
+from mixreorg.palette import Color, distinct_colors
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.class_maps import map_segments
 from mixreorg.segment.drawing import draw_overlay, draw_segments

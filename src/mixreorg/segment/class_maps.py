@@ -104,7 +104,7 @@ def decode_windows(
 
 def score_segments(logits_BSC: Tensor, image_logits_BC: Tensor, shortlist: int) -> Tensor:
     """Step 3 of decoding: scores ``[B, S, C]``, without background, from the classes' logits."""
-    kept_BC = _shortlisted(image_logits_BC, shortlist)
+    kept_BC = shortlisted(image_logits_BC, shortlist)
     kept_logits_BSC = logits_BSC.masked_fill(~kept_BC[:, None], -torch.inf)
     return kept_logits_BSC.softmax(dim=-1) * logits_BSC.softmax(dim=-1)
 
@@ -125,7 +125,7 @@ def largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
     return largest.scatter_reduce(-1, class_index.expand_as(values), values, "amax")
 
 
-def _shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
+def shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
     """Mask ``[B, C]`` of the best classes; a stable sort settles ties by list order on every device."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch.onnx takes time to import
         # ONNX has no stable sort, but its TopK settles ties by list order, which torch's does not.

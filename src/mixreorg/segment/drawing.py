@@ -10,8 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mixreorg.palette import Color, class_colors
 
-_INK: Color = (32, 32, 32)
-_PAPER: Color = (255, 255, 255)
+INK: Color = (32, 32, 32)
+"""Of text on paper."""
+PAPER: Color = (255, 255, 255)
+"""Ground of every picture."""
 _MAX_LEGEND_ENTRIES = 40
 _MAX_TEXT = 36
 # Pillow's built-in font covers Latin scripts. These are asked for by name, where a system has them, for the
@@ -61,7 +63,7 @@ def draw_overlay(
     drawn = Image.blend(photo, tint, opacity)
     if clear_index is not None:
         drawn.paste(photo, mask=Image.fromarray(labels == clear_index))
-    drawn.paste(_PAPER, mask=Image.fromarray(_borders(labels)))
+    drawn.paste(PAPER, mask=Image.fromarray(_borders(labels)))
     return drawn
 
 
@@ -82,14 +84,14 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Im
     """
     font_size = max(13, round(max(picture.size) / 48))
     ordered = sorted(entries, key=lambda entry: -entry.area_share)
-    lines = [(entry.color, f"{_shorten(entry.name)}  {_percent(entry.area_share)}") for entry in ordered]
+    lines = [(entry.color, f"{_shorten(entry.name)}  {percent(entry.area_share)}") for entry in ordered]
     shown: list[tuple[Color | None, str]] = [*lines[:_MAX_LEGEND_ENTRIES]]
     if len(lines) > len(shown):
         shown.append((None, f"… and {len(lines) - len(shown)} more"))
     if not shown:
         return picture.copy()
     legend = _draw_lines(shown, font_size, picture.width)
-    canvas = Image.new("RGB", (max(picture.width, legend.width), picture.height + legend.height), _PAPER)
+    canvas = Image.new("RGB", (max(picture.width, legend.width), picture.height + legend.height), PAPER)
     canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
     canvas.paste(legend, (0, picture.height))
     return canvas
@@ -107,12 +109,12 @@ def contact_sheet(rows: Sequence[Sequence[tuple[str, Image.Image]]], cell_size: 
     text_height = font_size * 3 // 2 if any(title for row in rows for title, _ in row) else 0
     columns = max((len(row) for row in rows), default=0)
     step = cell_size + gap, cell_size + text_height + gap
-    sheet = Image.new("RGB", (columns * step[0] + gap, len(rows) * step[1] + gap), _PAPER)
+    sheet = Image.new("RGB", (columns * step[0] + gap, len(rows) * step[1] + gap), PAPER)
     draw = ImageDraw.Draw(sheet)
     for y, row in enumerate(rows):
         for x, (title, picture) in enumerate(row):
             left, top = gap + x * step[0], gap + y * step[1]
-            _draw_text(draw, (left, top + text_height // 2), title, font_size, cell_size)
+            draw_text(draw, (left, top + text_height // 2), title, font_size, cell_size)
             fitted = _fit_cell(picture, cell_size)
             sheet.paste(fitted, (left + (cell_size - fitted.width) // 2, top + text_height))
     return sheet
@@ -153,26 +155,34 @@ def _draw_lines(lines: Sequence[tuple[Color | None, str]], font_size: int, width
     column = pad + swatch + pad + pad + max(round(font.getlength(text)) for text, font in texts)
     columns = min(len(lines), max(1, (width - pad) // column))
     num_rows = -(-len(lines) // columns)
-    legend = Image.new("RGB", (columns * column + pad, num_rows * step + pad), _PAPER)
+    legend = Image.new("RGB", (columns * column + pad, num_rows * step + pad), PAPER)
     draw = ImageDraw.Draw(legend)
     for number, ((color, _), (text, font)) in enumerate(zip(lines, texts, strict=True)):
         left, top = pad + number % columns * column, pad // 2 + number // columns * step
         middle = top + step // 2
         if color is not None:
             corners = (left, middle - swatch // 2, left + swatch - 1, middle + swatch // 2)
-            draw.rectangle(corners, fill=color, outline=_INK)
-        draw.text((left + swatch + pad, middle), text, fill=_INK, font=font, anchor="lm")
+            draw.rectangle(corners, fill=color, outline=INK)
+        draw.text((left + swatch + pad, middle), text, fill=INK, font=font, anchor="lm")
     return legend
 
 
-def _draw_text(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, font_size: int, width: int) -> None:
+def text_width(text: str, font_size: int) -> int:
+    """Pixels that :func:`draw_text` needs for a text."""
+    text, font = _printable(text, font_size)
+    return round(font.getlength(text))
+
+
+def draw_text(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, font_size: int, width: int, color: Color = INK
+) -> None:
     """Write one line, vertically centred at ``at`` and cut to ``width`` pixels."""
     text, font = _printable(text, font_size)
     if font.getlength(text) > width:
         while text and font.getlength(text + "…") > width:
             text = text[:-1]
         text += "…"
-    draw.text(at, text, fill=_INK, font=font, anchor="lm")
+    draw.text(at, text, fill=color, font=font, anchor="lm")
 
 
 def _printable(text: str, font_size: int) -> tuple[str, Font]:
@@ -218,7 +228,8 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _MAX_TEXT else name[: _MAX_TEXT - 1] + "…"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Write a share, 0 to 1, in percent."""
     if 0 < share < 0.001:
         return "<0.1 %"
     return f"{100 * share:.1f} %"

@@ -91,7 +91,7 @@ class Segmenter:
         Returns:
             For each photo the windows of ``plan_windows(protocol, width, height)``.
         """
-        crops = [self._crop(image) for image in images]
+        crops = [self.crop(image, plan_windows(self.protocol, image.width, image.height)) for image in images]
         outputs: dict[int, ImageOutput] = {}
         for size in dict.fromkeys(windows.shape[2:] for windows in crops):
             members = [index for index, windows in enumerate(crops) if windows.shape[2:] == size]
@@ -104,9 +104,12 @@ class Segmenter:
                 start = stop
         return [outputs[index] for index in range(len(images))]
 
-    def _crop(self, image: Image.Image) -> Tensor:
-        """All windows of a photo ``[n, 3, h, w]``."""
-        plan = plan_windows(self.protocol, image.width, image.height)
+    def crop(self, image: Image.Image, plan: WindowPlan) -> Tensor:
+        """The windows of a plan ``[n, 3, h, w]`` from an RGB photo, resized and normalised.
+
+        Raises:
+            MixreorgError: windows thinner than one patch.
+        """
         patch, box = self.model.config.image.patch_size, plan.boxes[0]
         if min(box.bottom - box.top, box.right - box.left) < patch:
             raise MixreorgError(

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from mixreorg.data.pairs import Pair
-from mixreorg.demo.colors import distinct_colors
 from mixreorg.demo.pictures import mixing_groups, segmentation_rows, spread_stems
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
@@ -14,6 +13,7 @@ from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.groupvit import TextSide
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.palette import distinct_colors
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
