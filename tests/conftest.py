@@ -63,3 +63,14 @@ def tiny_model(tiny_config: DualEncoderConfig, tokenizer: Tokenizer) -> DualEnco
     """A random tiny model with its tokenizer."""
     torch.manual_seed(0)
     return DualEncoder(tiny_config, tokenizer)
+
+
+@pytest.fixture
+def varied_model(tiny_config: DualEncoderConfig, tokenizer: Tokenizer) -> DualEncoder:
+    """Random weights that nevertheless share an image out among several segments of different scores."""
+    image = tiny_config.image.updated(assignment_logits="cosine", centre_keys=True, group_token_std=1.0)
+    torch.manual_seed(0)
+    model = DualEncoder(tiny_config.updated(image=image), tokenizer)
+    with torch.no_grad():
+        model.logit_scale.fill_(4.0)
+    return model

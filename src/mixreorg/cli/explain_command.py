@@ -25,7 +25,8 @@ def explain(
     ] = None,
     short_side: Annotated[int | None, typer.Option(help="Short side in pixels. Default: the model's protocol.")] = None,
     whole: Annotated[
-        bool | None, typer.Option("--whole/--windows", help="How the photo is segmented. Default: the model's protocol.")
+        bool | None,
+        typer.Option("--whole/--windows", help="How the photo is segmented. Default: the model's protocol."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:

@@ -302,16 +302,8 @@ def explain(
     crops = segmenter.crop(image, plan)
     output = segmenter.model.encode_image(crops)
     decoded = segmenter.decode(output, plan, classes)
-    rival = protocol.background_threshold is not None and bool(protocol.background_phrases)
-    compared = (ClassName(BACKGROUND, protocol.background_phrases), *classes) if rival else classes
-    scores = decoded.segment_scores[0]
-    labels = scores.argmax(dim=-1)
-    threshold = protocol.background_threshold
-    if threshold is not None and rival:
-        labels = labels.masked_fill(scores.amax(dim=-1) < threshold, 0)
-    elif threshold is not None:
-        scores = scores[:, 1:]
-        threshold = min(threshold, float(scores.max()))
+    compared = _compared(classes, protocol)
+    scores, labels, threshold = _read_scores(decoded.segment_scores[0].cpu().numpy(), protocol)
     logit_scale = protocol.logit_scale or float(segmenter.model.scale)
     phrase_logits, image_logits, owners = _logits(segmenter, output, compared, logit_scale)
     kept = torch.ones(1, len(compared), dtype=torch.bool)
@@ -323,7 +315,7 @@ def explain(
         window=view,
         protocol=protocol,
         names=names,
-        compared=tuple(compared),
+        compared=compared,
         logit_scale=logit_scale,
         threshold=threshold,
         first_map=map_segments(first.soft, output.encoding.grid, size)[0].cpu().numpy(),
@@ -333,8 +325,8 @@ def explain(
         shortlist=kept[0].cpu().numpy(),
         phrase_logits=phrase_logits[0].cpu().numpy(),
         logits=largest_of_phrases(phrase_logits, owners)[0].cpu().numpy(),
-        scores=scores.cpu().numpy(),
-        labels=labels.cpu().numpy(),
+        scores=scores,
+        labels=labels,
     )
 
 
@@ -349,6 +341,25 @@ def _choose_window(protocol: Protocol, image: Image.Image, number: int | None) -
     pixels = resize_photo(image, plan.height, plan.width).transpose(1, 2, 0)
     view = ExplainedWindow(Image.fromarray(np.ascontiguousarray(pixels)), box, number, count)
     return view, WindowPlan(plan.height, plan.width, (box,))
+
+
+def _compared(classes: tuple[ClassName, ...], protocol: Protocol) -> tuple[ClassName, ...]:
+    """What the groups are compared with: the classes, behind the background where that has phrases of its own."""
+    if protocol.background_threshold is None or not protocol.background_phrases:
+        return classes
+    return ClassName(BACKGROUND, protocol.background_phrases), *classes
+
+
+def _read_scores(decoded: FloatArray, protocol: Protocol) -> tuple[FloatArray, IntArray, float | None]:
+    """Scores of the compared names, the label of each group, the threshold that was in use."""
+    threshold = protocol.background_threshold
+    # The first of equals, as in the merging of windows.
+    labels = decoded.argmax(axis=1)
+    if threshold is None:
+        return decoded, labels, None
+    if protocol.background_phrases:
+        return decoded, np.where(decoded.max(axis=1) < threshold, 0, labels), threshold
+    return decoded[:, 1:], labels, min(threshold, float(decoded[:, 1:].max()))
 
 
 def _logits(

@@ -116,8 +116,11 @@ def _panels(explanation: Explanation) -> Image.Image:
 
 def _table(explanation: Explanation) -> Image.Image:
     shown = explanation.groups[:_MAX_GROUPS]
-    part = Image.new("RGB", (_WIDTH, 70 + len(shown) * _ROW + 14), PAPER)
+    note = _threshold_note(explanation)
+    bottom = 70 + len(shown) * _ROW
+    part = Image.new("RGB", (_WIDTH, bottom + (_LINE + 8 if note else 0) + 14), PAPER)
     draw = ImageDraw.Draw(part)
+    draw_text(draw, (_MARGIN, bottom + 18), note, _SMALL, _WIDTH - 32, _SOFT)
     left_out = len(explanation.groups) - len(shown)
     more = f" (the {left_out} smallest are not listed)" if left_out else ""
     draw_text(draw, (_MARGIN, 20), f"The name that each stage-2 group took{more}", _TITLE - 2, _WIDTH)
@@ -154,6 +157,14 @@ def _table_row(draw: ImageDraw.ImageDraw, explanation: Explanation, group: Group
     for place, text in enumerate(remarks):
         height = middle + 20 * place - 10 * (len(remarks) - 1)
         draw_text(draw, (remark, height), text, _SMALL, _WIDTH - _MARGIN - remark, _SOFT)
+
+
+def _threshold_note(explanation: Explanation) -> str:
+    asked, used = explanation.protocol.background_threshold, explanation.threshold
+    if asked is None or used is None:
+        return ""
+    rule = f", lowered to {used:.3f}, the best score in this window (the published rule)" if used < asked else ""
+    return f"Background threshold: {asked:g}{rule}. A group whose best score is below it becomes background."
 
 
 def _remarks(explanation: Explanation, group: Group) -> list[str]:

@@ -9,7 +9,6 @@ from mixreorg.data.pairs import Pair
 from mixreorg.demo.pictures import mixing_groups, segmentation_rows, spread_stems
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.voc_split import VocSplit, open_voc_split
-from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.groupvit import TextSide
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
@@ -25,14 +24,8 @@ FACTOR = 256 // SIDE
 
 
 @pytest.fixture
-def model(tiny_config, tokenizer):
-    """Random weights that nevertheless share an image out among several segments of different scores."""
-    image = tiny_config.image.updated(assignment_logits="cosine", centre_keys=True, group_token_std=1.0)
-    torch.manual_seed(0)
-    model = DualEncoder(tiny_config.updated(image=image), tokenizer)
-    with torch.no_grad():
-        model.logit_scale.fill_(4.0)
-    return model
+def model(varied_model):
+    return varied_model
 
 
 @pytest.fixture
