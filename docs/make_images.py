@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from gradient_cache import draw_gradient_cache
+from how_it_works import draw_branches, draw_decoding, draw_grouping, draw_mixing, mixing_config
 from mixreorg.data.rand_augment import RandAugmentConfig, rand_augment_stages
 from mixreorg.data.scenes import easy, generate_scenes, hard, transfer
 from mixreorg.data.scenes.compose import SceneComposer
@@ -26,7 +27,7 @@ from mixreorg.interop.loading import load_model
 from mixreorg.models.pixels import IMAGE_MEAN, IMAGE_STD
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet
-from mixreorg.segment.segmenter import Segmenter
+from mixreorg.segment.segmenter import Segmenter, default_protocol
 from training_step import draw_training_step
 
 IMAGES = Path(__file__).parent / "images"
@@ -84,6 +85,19 @@ def augmentation() -> None:
     contact_sheet([cells[:6], cells[6:]], cell_size=160).save(IMAGES / "augmentation.png", optimize=True)
 
 
+def how_it_works(demo: Path) -> None:
+    """The branches of training; mixing, grouping and decoding of test scenes by the trained model."""
+    split, model = open_voc_split(demo / "scenes" / "VOC", "test"), load_model(demo / "run")
+    protocol = default_protocol(model)
+    threshold = read_json(demo / "report.json")["background_threshold"]
+    segmenter = Segmenter(model, protocol.updated(background_threshold=threshold))
+    draw_branches().savefig(IMAGES / "how_branches.png", dpi=100, pil_kwargs={"optimize": True})
+    mixing = draw_mixing(model, mixing_config(demo / "run"), demo / "scenes" / "VOC")
+    mixing.savefig(IMAGES / "how_mixing.png", dpi=100, pil_kwargs={"optimize": True})
+    draw_grouping(segmenter, split).save(IMAGES / "how_grouping.png", optimize=True)
+    draw_decoding(segmenter, split).save(IMAGES / "how_decoding.png", optimize=True)
+
+
 def training_step() -> None:
     """The data flow of one training step."""
     draw_training_step().savefig(IMAGES / "training_step.png", dpi=200, pil_kwargs={"optimize": True})
@@ -107,6 +121,7 @@ def main() -> None:
     scenes(arguments.demo)
     other_pictures(arguments.noto, arguments.twemoji)
     augmentation()
+    how_it_works(arguments.demo)
     training_step()
     gradient_cache()
 

@@ -54,11 +54,11 @@ def _reading(axes: Axes) -> Box:
     share = Box(48.5, 79.2, 16.5, 5.6, "this step's share", "by process number")
     image = Box(7.5, 70.6, 38, 5.6, "decode, crop, resize, flip", "images [B, 3, S, S], uint8")
     text = Box(48.5, 70.6, 16.5, 5.6, "tokenize", "token ids [B, L]")
-    _draw(axes, BLUE, shards, order, share, image, text)
-    _arrow(axes, shards.right(), order.left())
-    _arrow(axes, order.right(), share.left())
-    _arrow(axes, share.below(), text.above())
-    _arrow(axes, share.below(0.1), image.above(0.9))
+    draw_boxes(axes, BLUE, shards, order, share, image, text)
+    draw_arrow(axes, shards.right(), order.left())
+    draw_arrow(axes, order.right(), share.left())
+    draw_arrow(axes, share.below(), text.above())
+    draw_arrow(axes, share.below(0.1), image.above(0.9))
     _key(axes, 82.0, "(seed, epoch)", "the order")
     _key(axes, 73.4, "(seed, epoch, pair)", "crop and flip")
     return image
@@ -76,14 +76,14 @@ def _encoding(axes: Axes, batch: Box) -> Box:
     axes.add_patch(_patch(chunks, ORANGE, style="dashed"))
     note = "three branches of one image encoder; chunk by chunk, without a graph"
     axes.text(7.8, 56.5, note, color=SOFT, fontsize=8.8, style="italic", va="center")
-    _draw(axes, ORANGE, augment, original, mixed, restored, text, features)
-    _arrow(axes, batch.below(), augment.above())
-    _arrow(axes, augment.below(), (augment.below()[0], chunks.above()[1]))
-    _arrow(axes, (58, batch.y), (58, chunks.above()[1]))
-    _arrow(axes, original.right(), mixed.left())
-    _arrow(axes, mixed.right(), restored.left())
+    draw_boxes(axes, ORANGE, augment, original, mixed, restored, text, features)
+    draw_arrow(axes, batch.below(), augment.above())
+    draw_arrow(axes, augment.below(), (augment.below()[0], chunks.above()[1]))
+    draw_arrow(axes, (58, batch.y), (58, chunks.above()[1]))
+    draw_arrow(axes, original.right(), mixed.left())
+    draw_arrow(axes, mixed.right(), restored.left())
     for box in (original, mixed, restored, text):
-        _arrow(axes, box.below(), (box.below()[0], features.above()[1]))
+        draw_arrow(axes, box.below(), (box.below()[0], features.above()[1]))
     _key(axes, 63.0, "(seed, visit)", "every operation;", "a visit is (epoch, pair)")
     _key(axes, 52.4, "(seed, visit)", "gumbel noise, drop path;", "mixing: the group's first visit")
     return features
@@ -95,11 +95,11 @@ def _losses(axes: Axes, features: Box) -> Box:
     own = Box(48.5, 31.8, 16.5, 5.6, "mixed segments", "stay in their process")
     project = Box(7.5, 25.4, 57.5, 4.4, "projectors: BatchNorm over the global batch; unit length")
     losses = Box(7.5, 19.4, 57.5, 4, "contrastive  +  w · restored  +  w · mixed masks")
-    _draw(axes, GREEN, gather, own, project, losses)
+    draw_boxes(axes, GREEN, gather, own, project, losses)
     for box in (gather, own):
-        _arrow(axes, (box.above()[0], features.y), box.above())
-        _arrow(axes, box.below(), (box.below()[0], project.above()[1]))
-    _arrow(axes, project.below(), losses.above())
+        draw_arrow(axes, (box.above()[0], features.y), box.above())
+        draw_arrow(axes, box.below(), (box.below()[0], project.above()[1]))
+    draw_arrow(axes, project.below(), losses.above())
     _key(axes, 28.0, "nothing is drawn", "mixed segments: by BatchNorm's", "running statistics")
     _key(axes, 21.4, "step", "the weights w, not drawn")
     return losses
@@ -111,11 +111,11 @@ def _update(axes: Axes, losses: Box) -> None:
     again = Box(28, 9.0, 37, 5.6, "every chunk once more, with a graph", "the cached gradient is sent through it")
     average = Box(28, 2.2, 17.5, 5.6, "average", "over processes, once")
     adamw = Box(48.5, 2.2, 16.5, 5.6, "clip, AdamW", "alike everywhere")
-    _draw(axes, GREY, leaves, again, average, adamw)
-    _arrow(axes, (leaves.above()[0], losses.y), leaves.above())
-    _arrow(axes, leaves.right(), again.left())
-    _arrow(axes, (average.above()[0], again.y), average.above())
-    _arrow(axes, average.right(), adamw.left())
+    draw_boxes(axes, GREY, leaves, again, average, adamw)
+    draw_arrow(axes, (leaves.above()[0], losses.y), leaves.above())
+    draw_arrow(axes, leaves.right(), again.left())
+    draw_arrow(axes, (average.above()[0], again.y), average.above())
+    draw_arrow(axes, average.right(), adamw.left())
     _key(axes, 11.8, "(seed, visit)", "the noise of the first pass")
     _key(axes, 5.0, "step", "learning rate, not drawn")
 
@@ -142,7 +142,8 @@ def _patch(box: Box, color: str, *, fill: str = "white", style: str = "solid") -
     )
 
 
-def _draw(axes: Axes, color: str, *boxes: Box) -> None:
+def draw_boxes(axes: Axes, color: str, *boxes: Box) -> None:
+    """Boxes of one colour, with their texts."""
     for box in boxes:
         axes.add_patch(_patch(box, color))
         centre = box.x + box.width / 2
@@ -152,7 +153,8 @@ def _draw(axes: Axes, color: str, *boxes: Box) -> None:
         axes.text(centre, middle - 1.2, box.text, color=SOFT, fontsize=8.6, ha="center", va="center")
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A straight arrow."""
     axes.add_patch(
         FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=SOFT, linewidth=1.1, shrinkA=0, shrinkB=0)
     )

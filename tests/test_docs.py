@@ -12,9 +12,12 @@ from typing import get_args
 
 import pytest
 import typer
+from PIL import Image
 
 from mixreorg.cli.main import app
 from mixreorg.data.doctor.kinds import allowed_kinds
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.folder import save_model
 from mixreorg.recipes import RECIPES, recipe
 from mixreorg.segment.results import Segmentation
 from mixreorg.train.alarms import AlarmKind
@@ -24,6 +27,7 @@ from mixreorg.train.stopping import EXIT_CODES
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+HOW = (ROOT / "docs" / "how_it_works.md").read_text(encoding="utf-8")
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 PARTS = ("data", "engine", "objective", "evaluation", "initialise", "alarms")
 
@@ -69,6 +73,17 @@ def test_methods_of_results_exist() -> None:
         assert hasattr(Segmentation, name) or name in Segmentation.__dataclass_fields__
 
 
+def test_the_snippet_about_explanations_runs(
+    varied_model: DualEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(varied_model, tmp_path / "runs" / "first")
+    Image.radial_gradient("L").resize((60, 40)).convert("RGB").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", HOW, re.DOTALL | re.MULTILINE)
+    exec(snippet, {})
+    assert {path.name for path in (tmp_path / "why").iterdir()} == {"photo_explain.png", "photo_explain.json"}
+
+
 def test_every_engine_setting_and_every_alarm_is_explained() -> None:
     for name in EngineConfig.model_fields:
         assert f"| `engine.{name}` |" in PAGE
@@ -88,7 +103,7 @@ def test_exit_codes() -> None:
 def test_names_and_links_lead_somewhere() -> None:
     for name in re.findall(r"`((?:groupvit|mixreorg|finetune)_\w+)`", PAGE):
         assert name in RECIPES
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGE + WEIGHTS):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGE + WEIGHTS + HOW):
         if not target.startswith("http"):
             assert (ROOT / "docs" / target).exists(), target
     for path in re.findall(r"examples/[\w/.]+", PAGE):

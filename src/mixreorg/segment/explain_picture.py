@@ -141,8 +141,9 @@ def _table_row(draw: ImageDraw.ImageDraw, explanation: Explanation, group: Group
     draw.rectangle((tag_left - 3, middle - 11, tag_left + text_width(group.letter, _TEXT) + 3, middle + 11), fill=PAPER)
     draw_text(draw, (tag_left, middle), group.letter, _TEXT, 60)
     draw_text(draw, (area, middle - 10), f"{percent(group.area_share)} of the pixels", _SMALL, name - area - 8)
+    # With soft assignments a group may live on parts of groups that belong to others more.
     count = len(group.first_stage)
-    of_first = f"{count} group{'' if count == 1 else 's'} of stage 1"
+    of_first = f"{count} group{'' if count == 1 else 's'} of stage 1" if count else "parts of stage 1's groups"
     draw_text(draw, (area, middle + 10), of_first, _SMALL, name - area - 8, _SOFT)
     _swatch(draw, name, middle, explanation.name_colors[group.label], 18)
     draw_text(draw, (name + 26, middle), explanation.names[group.label], _TEXT, bars - name - 40)
