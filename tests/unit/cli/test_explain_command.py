@@ -46,6 +46,7 @@ def test_options_reach_the_protocol(arguments: list[str], tmp_path: Path) -> Non
     ("options", "message"),
     [
         (["--window", "9"], "no window 9"),
+        (["--whole", "--window", "2"], "1 is its only window"),
         (["--background", "7"], "must lie between 0 and 1"),
         (["--short-side", "4"], "thinner than one patch"),
         (["--classes", "dog, Dog"], "listed twice"),
