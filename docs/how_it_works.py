@@ -27,10 +27,10 @@ from training_step import BLUE, GREEN, GREY, INK, ORANGE, SOFT, Box, draw_arrow,
 
 COLUMNS = (
     ("original", "with its caption"),
-    ("mixed", "number = source image"),
+    ("mixed (a)", "number = source image"),
     ("mixed mask", "the target, known for free"),
     ("predicted", "by the trained model"),
-    ("restored", "patches back in place"),
+    ("restored (c)", "patches back in place"),
 )
 
 

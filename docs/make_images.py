@@ -85,15 +85,19 @@ def augmentation() -> None:
     contact_sheet([cells[:6], cells[6:]], cell_size=160).save(IMAGES / "augmentation.png", optimize=True)
 
 
-def how_it_works(demo: Path) -> None:
-    """The branches of training; mixing, grouping and decoding of test scenes by the trained model."""
-    split, model = open_voc_split(demo / "scenes" / "VOC", "test"), load_model(demo / "run")
-    protocol = default_protocol(model)
-    threshold = read_json(demo / "report.json")["background_threshold"]
-    segmenter = Segmenter(model, protocol.updated(background_threshold=threshold))
-    draw_branches().savefig(IMAGES / "how_branches.png", dpi=100, pil_kwargs={"optimize": True})
-    mixing = draw_mixing(model, mixing_config(demo / "run"), demo / "scenes" / "VOC")
-    mixing.savefig(IMAGES / "how_mixing.png", dpi=100, pil_kwargs={"optimize": True})
+def how_it_works(run: Path, voc: Path, threshold: float) -> None:
+    """The branches of training; mixing, grouping and decoding of test scenes by a trained model.
+
+    Args:
+        run: of MixReorg, on scenes.
+        voc: the scenes' folder in VOC layout.
+        threshold: background threshold, chosen on the validation split.
+    """
+    split, model = open_voc_split(voc, "test"), load_model(run)
+    segmenter = Segmenter(model, default_protocol(model).updated(background_threshold=threshold))
+    figures = {"how_branches": draw_branches(), "how_mixing": draw_mixing(model, mixing_config(run), voc)}
+    for name, figure in figures.items():
+        figure.savefig(IMAGES / f"{name}.png", dpi=100, pil_kwargs={"optimize": True})
     draw_grouping(segmenter, split).save(IMAGES / "how_grouping.png", optimize=True)
     draw_decoding(segmenter, split).save(IMAGES / "how_decoding.png", optimize=True)
 
@@ -121,7 +125,8 @@ def main() -> None:
     scenes(arguments.demo)
     other_pictures(arguments.noto, arguments.twemoji)
     augmentation()
-    how_it_works(arguments.demo)
+    threshold = read_json(arguments.demo / "report.json")["background_threshold"]
+    how_it_works(arguments.demo / "run", arguments.demo / "scenes" / "VOC", threshold)
     training_step()
     gradient_cache()
 
