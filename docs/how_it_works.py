@@ -84,7 +84,7 @@ def draw_branches() -> Figure:
         (60.2, "before each block:\nMix(X_orig, s)"),
     ):
         axes.text(x, 43, note, color=SOFT, fontsize=8.8, va="center")
-    axes.text(60.2, 23, "patches go back to\nwhere s took them", color=SOFT, fontsize=8.8, va="center")
+    axes.text(60.2, 23, "patches go back\nto their places", color=SOFT, fontsize=8.8, va="center")
     return figure
 
 
