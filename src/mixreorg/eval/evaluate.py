@@ -19,7 +19,7 @@ from mixreorg.segment.class_maps import largest_of_phrases
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.sliding_window import merge_windows
-from mixreorg.segment.window_plan import WindowPlan, plan_windows
+from mixreorg.segment.window_plan import plan_windows
 from mixreorg.text.class_list import ClassName
 
 
@@ -64,7 +64,7 @@ def evaluate_split(
     for batch in _batches(segmenter, split, (split.stems if stems is None else stems)[part[0] :: part[1]]):
         outputs = segmenter.encode_each([photo for _, photo, _ in batch])
         for (stem, photo, mask), output in zip(batch, outputs, strict=True):
-            counter = _PhotoCounter(segmenter, output, plan_windows(segmenter.protocol, *photo.size), classes)
+            counter = _PhotoCounter(segmenter, output, photo, classes)
             counter.count(result, stem, mask, class_labels(split, mask))
         if advance is not None:
             advance(len(batch))
@@ -95,7 +95,7 @@ def _batches(
     for stem in stems:
         photo, mask = read_pair(split, stem)
         batch.append((stem, photo, mask))
-        num_windows += len(plan_windows(segmenter.protocol, photo.width, photo.height).boxes)
+        num_windows += plan_windows(segmenter.protocol, photo.width, photo.height).num_windows
         if num_windows >= segmenter.window_batch:
             yield batch
             batch, num_windows = [], 0
@@ -107,9 +107,11 @@ class _PhotoCounter:
     """One encoded photo, decoded in all the ways that the counts ask for."""
 
     def __init__(
-        self, segmenter: Segmenter, windows: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName]
+        self, segmenter: Segmenter, windows: ImageOutput, photo: Image.Image, classes: Sequence[ClassName]
     ) -> None:
-        self.segmenter, self.windows, self.plan, self.classes = segmenter, windows, plan, classes
+        self.segmenter, self.windows, self.classes = segmenter, windows, classes
+        self.plan = plan_windows(segmenter.protocol, photo.width, photo.height)
+        self.refine = segmenter.refiner(photo)
 
     def count(self, result: SplitResult, stem: str, mask: Mask, class_mask: Mask) -> None:
         """Add the photo to ``result``.
@@ -128,7 +130,9 @@ class _PhotoCounter:
         rival = None
         if asked and self.segmenter.protocol.background_phrases:
             rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
-        foreground, at_thresholds = sweep_background(scores, self.plan, mask.shape[0], mask.shape[1], asked, rival)
+        foreground, at_thresholds = sweep_background(
+            scores, self.plan, mask.shape[0], mask.shape[1], asked, rival, self.refine
+        )
         foreground_labels = foreground.cpu().numpy()
         result.foreground.add(class_mask, foreground_labels)
         if details is not None and details.threshold is None:
@@ -158,8 +162,8 @@ class _PhotoCounter:
             return
         true_classes = [self.classes[index] for index in true_indices]
         chosen = self.segmenter.decode(self.windows, self.plan, true_classes, segment_map)
-        labels = merge_windows(chosen, self.plan, class_mask.shape[0], class_mask.shape[1]).label_map.cpu().numpy()
-        result.present.add(class_mask, true_indices[labels])
+        merged = merge_windows(chosen, self.plan, class_mask.shape[0], class_mask.shape[1], self.refine)
+        result.present.add(class_mask, true_indices[merged.label_map.cpu().numpy()])
         result.num_recognised += _recognised(self.segmenter, self.windows, self.classes, true_indices)
         result.num_true_classes += len(true_indices)
 

@@ -26,10 +26,6 @@ def grouping_oracle(windows: WindowScores, plan: WindowPlan, truth: Mask, num_la
     Returns:
         ``[H, W]`` labels.
     """
-    height, width = truth.shape
-    rows = (np.arange(plan.height) * 2 + 1) * height // (2 * plan.height)
-    columns = (np.arange(plan.width) * 2 + 1) * width // (2 * plan.width)
-    resized = truth[rows[:, None], columns[None]]
     num_segments = windows.segment_scores.shape[1]
     present = np.unique(truth[(truth >= 0) & (truth < num_labels)])
     if not len(present):
@@ -37,14 +33,25 @@ def grouping_oracle(windows: WindowScores, plan: WindowPlan, truth: Mask, num_la
     # Only labels of this photo can win: a short list keeps the votes small, however many labels there are.
     position = np.full(num_labels, -1)
     position[present] = np.arange(len(present))
-    votes = torch.zeros(len(plan.boxes), num_segments, len(present))
-    for number, box in enumerate(plan.boxes):
-        part = resized[box.top : box.bottom, box.left : box.right]
-        segments = windows.segment_map[number].cpu().numpy()
-        valid = (part >= 0) & (part < num_labels)
-        cells = segments[valid] * len(present) + position[part[valid]]
-        counts = np.bincount(cells, minlength=num_segments * len(present)).reshape(num_segments, -1)
-        votes[number, torch.arange(num_segments), torch.from_numpy(counts.argmax(axis=1))] = 1
-    merged = merge_windows(WindowScores(windows.segment_map.cpu(), votes), plan, height, width)
+    votes = torch.zeros(plan.num_windows, num_segments, len(present))
+    for scale, members in plan.groups():
+        resized = _resized_truth(truth, scale)
+        for number, box in members:
+            part = resized[box.top : box.bottom, box.left : box.right]
+            segments = windows.segment_map[number].cpu().numpy()
+            valid = (part >= 0) & (part < num_labels)
+            cells = segments[valid] * len(present) + position[part[valid]]
+            counts = np.bincount(cells, minlength=num_segments * len(present)).reshape(num_segments, -1)
+            votes[number, torch.arange(num_segments), torch.from_numpy(counts.argmax(axis=1))] = 1
+    merged = merge_windows(WindowScores(windows.segment_map.cpu(), votes), plan, truth.shape[0], truth.shape[1])
     labels: IntArray = present[merged.label_map.numpy()]
     return labels
+
+
+def _resized_truth(truth: Mask, scale: WindowPlan) -> Mask:
+    """The truth at the size of a scale, by nearest neighbours."""
+    height, width = truth.shape
+    rows = (np.arange(scale.height) * 2 + 1) * height // (2 * scale.height)
+    columns = (np.arange(scale.width) * 2 + 1) * width // (2 * scale.width)
+    resized: Mask = truth[rows[:, None], columns[None]]
+    return resized

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mixreorg.segment.refinement import RefineMap
 from mixreorg.segment.resize import FloatArray, IntArray, resize_bilinear
-from mixreorg.segment.window_plan import WindowPlan
+from mixreorg.segment.window_plan import Members, WindowPlan
 
 
 @dataclass(frozen=True)
@@ -66,29 +67,34 @@ def with_background(scores_BSC: FloatArray, background_threshold: float) -> Floa
     return np.concatenate([background_BS1, scores_BSC], axis=-1)
 
 
-def merge_windows(windows: WindowScores, plan: WindowPlan, height: int, width: int) -> tuple[IntArray, FloatArray]:
-    """Average overlapping windows, resize bilinearly to the photo and take the arg max.
+def merge_windows(
+    windows: WindowScores, plan: WindowPlan, height: int, width: int, refine: RefineMap | None = None
+) -> tuple[IntArray, FloatArray]:
+    """Average overlapping windows, resize bilinearly to the photo, average scales, refine and take the arg max.
 
     Returns:
         Labels ``[height, width]`` and the best score any pixel gives each class, ``[C]`` or ``[1 + C]``.
     """
     scores_BSC = windows.segment_scores
-    if len(plan.boxes) == 1 and (plan.height, plan.width) == (height, width):
+    if plan.num_windows == 1 and (plan.height, plan.width) == (height, width) and refine is None:
         scores_SC, segments_HW = scores_BSC[0], windows.segment_map[0]
         return scores_SC.argmax(axis=-1)[segments_HW], scores_SC[np.unique(segments_HW)].max(axis=0)
-    coverage_hw = np.zeros((plan.height, plan.width), dtype=np.float32)
-    for box in plan.boxes:
-        coverage_hw[box.top : box.bottom, box.left : box.right] += 1
+    scales = [(members, _coverage(scale, members)) for scale, members in plan.groups()]
     best_HW = np.full((height, width), -np.inf, dtype=np.float32)
     label_map = np.zeros((height, width), dtype=np.min_scalar_type(scores_BSC.shape[-1]))
     class_scores = np.zeros(scores_BSC.shape[-1], dtype=np.float32)
     for index in _scoring_classes(scores_BSC):
-        averaged_hw = _sum_windows(windows, plan, index) / coverage_hw
-        resized_HW = resize_bilinear(averaged_hw, (height, width))
+        merged_HW = np.zeros((height, width), dtype=np.float32)
+        for members, coverage_hw in scales:
+            averaged_hw = _sum_windows(windows, members, coverage_hw.shape, index) / coverage_hw
+            merged_HW += resize_bilinear(averaged_hw, (height, width))
+        merged_HW /= len(scales)
+        if refine is not None:
+            merged_HW = refine(merged_HW)
         # Strictly better, in class order: a tie goes to the first class, as in an arg max over all.
-        label_map[resized_HW > best_HW] = index
-        np.maximum(best_HW, resized_HW, out=best_HW)
-        class_scores[index] = resized_HW.max()
+        label_map[merged_HW > best_HW] = index
+        np.maximum(best_HW, merged_HW, out=best_HW)
+        class_scores[index] = merged_HW.max()
     return label_map, class_scores
 
 
@@ -113,10 +119,18 @@ def _scoring_classes(scores_BSC: FloatArray) -> list[int]:
     return indices
 
 
-def _sum_windows(windows: WindowScores, plan: WindowPlan, index: int) -> FloatArray:
-    """Sum ``[h, w]`` of one class's scores over the windows, added in their order."""
-    total_hw = np.zeros((plan.height, plan.width), dtype=np.float32)
-    for number, box in enumerate(plan.boxes):
+def _coverage(scale: WindowPlan, members: Members) -> FloatArray:
+    """How many windows hold each pixel ``[h, w]``."""
+    coverage_hw = np.zeros((scale.height, scale.width), dtype=np.float32)
+    for _, box in members:
+        coverage_hw[box.top : box.bottom, box.left : box.right] += 1
+    return coverage_hw
+
+
+def _sum_windows(windows: WindowScores, members: Members, size: tuple[int, ...], index: int) -> FloatArray:
+    """Sum ``[h, w]`` of one class's scores over the windows of a scale, added in their order."""
+    total_hw = np.zeros(size, dtype=np.float32)
+    for number, box in members:
         scores_S = windows.segment_scores[number, :, index]
         total_hw[box.top : box.bottom, box.left : box.right] += scores_S[windows.segment_map[number]]
     return total_hw

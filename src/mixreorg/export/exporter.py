@@ -178,4 +178,4 @@ def _calibration(folder: Path, manifest: ExportManifest, target: Path) -> Iterat
         image = read_photo(paths[int(index * step)])
         plan = plan_windows(manifest.protocol, image.width, image.height)
         check_window(manifest, image, plan, target)
-        yield cut_windows([image], plan)
+        yield cut_windows(image, plan)

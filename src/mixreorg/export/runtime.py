@@ -1,7 +1,7 @@
 """Segmentation with exported files: the interface of :class:`mixreorg.Segmenter`, without torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from mixreorg.export.decoding import (
 from mixreorg.export.manifest import SUFFIXES, ExportManifest
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.refinement import make_refiner
 from mixreorg.segment.resize import FloatArray, resize_photo
 from mixreorg.segment.results import Segmentation, result_names
+from mixreorg.segment.segment_merging import merge_segments
 from mixreorg.segment.window_plan import WindowPlan, plan_windows
 from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
 from mixreorg.text.tokenizer import Tokenizer
@@ -128,7 +130,8 @@ class ExportedSegmenter:
         if self.protocol.background_threshold is not None:
             scores = with_background(windows.segment_scores, self.protocol.background_threshold)
             windows = WindowScores(windows.segment_map, scores)
-        label_map, class_scores = merge_windows(windows, plan, image.height, image.width)
+        refine = make_refiner(self.protocol.refine, image)
+        label_map, class_scores = merge_windows(windows, plan, image.height, image.width, refine)
         return Segmentation(label_map=label_map, class_names=names, scores=class_scores, protocol=self.protocol)
 
     def encode(self, images: Sequence[Image.Image]) -> ExportedOutput:
@@ -142,7 +145,21 @@ class ExportedSegmenter:
                 f"{self._path} has its classes baked in and gives no embeddings; export without classes"
             )
         plan = plan_windows(self.protocol, images[0].width, images[0].height)
-        return ExportedOutput(*self._run_image(images, plan, IMAGE_OUTPUTS))
+        photos = [self._encode(image, plan) for image in images]
+        return ExportedOutput(
+            np.concatenate([photo.assignment for photo in photos]),
+            np.concatenate([photo.segment_embeddings for photo in photos]),
+            np.concatenate([photo.image_embedding for photo in photos]),
+        )
+
+    def _encode(self, image: Image.Image, plan: WindowPlan) -> ExportedOutput:
+        """The windows of one photo, segments merged as the protocol says."""
+        output = ExportedOutput(*self._run_image(image, plan, IMAGE_OUTPUTS))
+        if self.protocol.segment_similarity is None:
+            return output
+        areas = output.assignment.sum(axis=(-2, -1))
+        merged, _ = merge_segments(output.segment_embeddings, areas, self.protocol.segment_similarity)
+        return replace(output, segment_embeddings=merged)
 
     def class_embeddings(self, classes: Sequence[ClassName]) -> FloatArray:
         """L2-normalised embeddings ``[P, E]`` of all phrases; each phrase is encoded only once."""
@@ -180,7 +197,7 @@ class ExportedSegmenter:
         return classes
 
     def _decode_free(self, image: Image.Image, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
-        output = ExportedOutput(*self._run_image([image], plan, IMAGE_OUTPUTS))
+        output = self._encode(image, plan)
         scores = score_segments(
             output.segment_embeddings,
             output.image_embedding,
@@ -189,7 +206,7 @@ class ExportedSegmenter:
             logit_scale=self.manifest.logit_scale,
             shortlist=self.protocol.shortlist,
         )
-        return WindowScores(map_segments(output.assignment, _window_size(plan)), scores)
+        return WindowScores(map_segments(output.assignment, plan.window_size), scores)
 
     def _decode_baked(self, image: Image.Image, plan: WindowPlan) -> WindowScores:
         for name in ("templates", "shortlist"):
@@ -198,27 +215,36 @@ class ExportedSegmenter:
                     f"{self._path} has the protocol's {name} baked in: {getattr(self.manifest.protocol, name)!r}; "
                     "export again with the new ones"
                 )
-        return WindowScores(*self._run_image([image], plan, BAKED_OUTPUTS))
+        if self.protocol.segment_similarity is not None:
+            raise MixreorgError(
+                f"{self._path} has its classes baked in and gives no embeddings to merge segments by; leave "
+                "segment_similarity out, or export without classes"
+            )
+        return WindowScores(*self._run_image(image, plan, BAKED_OUTPUTS))
 
-    def _run_image(
-        self, images: Sequence[Image.Image], plan: WindowPlan, outputs: Sequence[str]
-    ) -> list[npt.NDArray[Any]]:
-        check_window(self.manifest, images[0], plan, self._path)
-        crops = cut_windows(images, plan)
+    def _run_image(self, image: Image.Image, plan: WindowPlan, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        check_window(self.manifest, image, plan, self._path)
+        crops = cut_windows(image, plan)
         parts = [
             self._image.run(PIXELS, crops[start : start + self.window_batch], outputs)
             for start in range(0, len(crops), self.window_batch)
         ]
-        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+        maps, *others = (np.concatenate(values) for values in zip(*parts, strict=True))
+        if plan.flip:
+            # The second half was encoded mirrored; assignment and segment map, which come first, are turned back.
+            half = len(maps) // 2
+            maps = np.concatenate([maps[:half], maps[half:, ..., ::-1]])
+        return [maps, *others]
 
 
-def cut_windows(images: Sequence[Image.Image], plan: WindowPlan) -> npt.NDArray[np.uint8]:
-    """Grey levels ``[B, 3, h, w]`` of every window of RGB photos of one size, photo after photo."""
+def cut_windows(image: Image.Image, plan: WindowPlan) -> npt.NDArray[np.uint8]:
+    """Grey levels ``[B, 3, h, w]`` of every window of an RGB photo."""
     windows = []
-    for image in images:
-        pixels = resize_photo(image, plan.height, plan.width)
-        windows += [pixels[:, box.top : box.bottom, box.left : box.right] for box in plan.boxes]
-    return np.stack(windows)
+    for scale in plan.scales:
+        pixels = resize_photo(image, scale.height, scale.width)
+        windows += [pixels[:, box.top : box.bottom, box.left : box.right] for box in scale.boxes]
+    cut = np.stack(windows)
+    return np.concatenate([cut, cut[..., ::-1]]) if plan.flip else cut
 
 
 def check_window(manifest: ExportManifest, image: Image.Image, plan: WindowPlan, source: Path) -> None:
@@ -227,7 +253,7 @@ def check_window(manifest: ExportManifest, image: Image.Image, plan: WindowPlan,
     Raises:
         MixreorgError: naming both sizes.
     """
-    height, width = _window_size(plan)
+    height, width = plan.window_size
     what = f"a photo of {image.width} x {image.height} pixels becomes {plan.width} x {plan.height}"
     if min(height, width) < manifest.patch_size:
         raise MixreorgError(f"{what}, thinner than one patch of {manifest.patch_size}; crop it, or raise short_side")
@@ -236,8 +262,3 @@ def check_window(manifest: ExportManifest, image: Image.Image, plan: WindowPlan,
             f"{what} in windows of {width} x {height}, and {source} takes {manifest.size[1]} x {manifest.size[0]} "
             "alone; crop the photo, change the protocol, or export without --size"
         )
-
-
-def _window_size(plan: WindowPlan) -> tuple[int, int]:
-    box = plan.boxes[0]
-    return box.bottom - box.top, box.right - box.left

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mixreorg.segment.class_maps import WindowScores, with_background
+from mixreorg.segment.refinement import RefineMap
 from mixreorg.segment.sliding_window import MergedScores, merge_class, merge_windows
 from mixreorg.segment.window_plan import WindowPlan
 
@@ -17,6 +18,7 @@ def sweep_background(
     width: int,
     thresholds: Sequence[float],
     rival: WindowScores | None = None,
+    refine: RefineMap | None = None,
 ) -> tuple[Tensor, Iterator[tuple[tuple[float, ...], Tensor]]]:
     """Label a photo without background, and at each of several background thresholds.
 
@@ -31,15 +33,16 @@ def sweep_background(
         width: of the photo, in pixels.
         thresholds: background thresholds.
         rival: scores ``[B, S, 1 + C]`` with background phrases as the first class, for protocols that have them.
+        refine: refines the scores ``[H, W]`` of a class.
 
     Returns:
         The labels ``[H, W]`` without background, 0 to C - 1; and pairs of thresholds and their common labels
         ``[H, W]``, 0 for background and ``1 + c`` for class c.
     """
-    merged = merge_windows(windows, plan, height, width)
+    merged = merge_windows(windows, plan, height, width, refine)
     if rival is not None:
-        return merged.label_map, _with_rival(merge_windows(rival, plan, height, width), thresholds)
-    return merged.label_map, _at_thresholds(windows, plan, merged.label_map, merged.best_scores, thresholds)
+        return merged.label_map, _with_rival(merge_windows(rival, plan, height, width, refine), thresholds)
+    return merged.label_map, _at_thresholds(windows, plan, merged, thresholds, refine)
 
 
 def background_below(label_map: Tensor, best_scores: Tensor, threshold: float) -> Tensor:
@@ -53,7 +56,11 @@ def _with_rival(merged: MergedScores, thresholds: Sequence[float]) -> Iterator[t
 
 
 def _at_thresholds(
-    windows: WindowScores, plan: WindowPlan, label_map: Tensor, best_HW: Tensor, thresholds: Sequence[float]
+    windows: WindowScores,
+    plan: WindowPlan,
+    merged: MergedScores,
+    thresholds: Sequence[float],
+    refine: RefineMap | None,
 ) -> Iterator[tuple[tuple[float, ...], Tensor]]:
     groups: dict[bytes, list[float]] = {}
     backgrounds: dict[bytes, Tensor] = {}
@@ -63,9 +70,9 @@ def _at_thresholds(
         groups.setdefault(key, []).append(threshold)
         backgrounds[key] = background_BS1
     # One class more than without background, which may need a wider type.
-    labels_HW = label_map.to(torch.int32) + 1
+    labels_HW, best_HW = merged.label_map.to(torch.int32) + 1, merged.best_scores
     for key, group in groups.items():
         decided = WindowScores(windows.segment_map, backgrounds[key])
-        background_HW = merge_class(decided, plan, best_HW.shape[0], best_HW.shape[1], 0)
+        background_HW = merge_class(decided, plan, best_HW.shape[0], best_HW.shape[1], 0, refine)
         # Strictly better: the background is the first class, and a tie goes to the first.
         yield tuple(group), torch.where(best_HW > background_HW, labels_HW, 0)

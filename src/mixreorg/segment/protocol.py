@@ -8,7 +8,19 @@ from pydantic import Field, field_validator, model_validator
 
 from mixreorg.config import StrictConfig
 
-_YOUNGER = ("decoding", "logit_scale", "background_phrases")
+_YOUNGER = (
+    "decoding",
+    "logit_scale",
+    "background_phrases",
+    "tile_scales",
+    "flip",
+    "segment_similarity",
+    "refine",
+)
+Refinement = Literal["none", "pamr", "guided"]
+"""How class scores are fitted to the photo's edges; see :mod:`mixreorg.segment.refinement`."""
+MAX_TILE_SCALE = 8
+"""Tiles grow with the square of their scale: 8 makes 225 of a square photo."""
 
 
 class Protocol(StrictConfig):
@@ -40,6 +52,17 @@ class Protocol(StrictConfig):
     background_phrases: tuple[str, ...] = ()
     """Phrases that stand for background and, where there is a threshold, compete with the classes. The threshold
     then applies to the best scores of the merged photo instead of the segments of a window, and may be 0."""
+    tile_scales: tuple[float, ...] = ()
+    """Factors above 1 on the resized photo. Enlarged by each, it is cut into overlapping tiles of the size that its
+    windows have without, so that more segments share it; scores are averaged over scales. For example 1.5, 2."""
+    flip: bool = False
+    """Encode every window mirrored as well and average."""
+    segment_similarity: float | None = Field(None, gt=0, le=1)
+    """Segments of all windows of a photo whose embeddings have this cosine or more are merged: one embedding names
+    them all. None leaves each with its own."""
+    refine: Refinement = "none"
+    """Fit the class scores to the photo's edges, at the photo's size: pixel-adaptive mask refinement (``pamr``) or a
+    guided filter (``guided``)."""
 
     @field_validator("name")
     @classmethod
@@ -71,6 +94,13 @@ class Protocol(StrictConfig):
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise ValueError("must lie between 0 and 1, or be null for no background")
         return threshold
+
+    @field_validator("tile_scales")
+    @classmethod
+    def _check_scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if list(scales) != sorted(set(scales)) or any(not 1 < scale <= MAX_TILE_SCALE for scale in scales):
+            raise ValueError(f"name each once, ascending, above 1 and at most {MAX_TILE_SCALE}, for example 1.5, 2")
+        return scales
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

@@ -1,6 +1,7 @@
 """A photo and any class names to masks: the one interface that the command line, evaluation and pages share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ from torch import Tensor
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
+from mixreorg.models.grouping import Assignment
 from mixreorg.models.pixels import normalise
 from mixreorg.segment.background_sweep import background_below
 from mixreorg.segment.class_maps import WindowScores, decode_windows
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
+from mixreorg.segment.refinement import RefineMap, make_refiner
 from mixreorg.segment.resize import resize_photo
 from mixreorg.segment.results import BACKGROUND, Segmentation, result_names
+from mixreorg.segment.segment_merging import merge_segments
 from mixreorg.segment.sliding_window import merge_windows
 from mixreorg.segment.window_plan import WindowPlan, plan_windows
 from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
@@ -62,7 +66,8 @@ class Segmenter:
         names = result_names(classes, self.protocol)
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
-        merged = merge_windows(self.decode(self.encode([image]), plan, classes), plan, image.height, image.width)
+        windows = self.decode(self.encode([image]), plan, classes)
+        merged = merge_windows(windows, plan, image.height, image.width, self.refiner(image))
         label_map = merged.label_map
         if self.protocol.background_threshold is not None and self.protocol.background_phrases:
             label_map = background_below(merged.label_map, merged.best_scores, self.protocol.background_threshold)
@@ -100,7 +105,7 @@ class Segmenter:
             start = 0
             for index in members:
                 stop = start + len(crops[index])
-                outputs[index] = encoded.part(start, stop)
+                outputs[index] = self._joined(encoded.part(start, stop))
                 start = stop
         return [outputs[index] for index in range(len(images))]
 
@@ -110,14 +115,34 @@ class Segmenter:
         Raises:
             MixreorgError: windows thinner than one patch.
         """
-        patch, box = self.model.config.image.patch_size, plan.boxes[0]
-        if min(box.bottom - box.top, box.right - box.left) < patch:
+        patch = self.model.config.image.patch_size
+        if min(plan.window_size) < patch:
             raise MixreorgError(
                 f"a photo of {image.width} x {image.height} pixels becomes {plan.width} x {plan.height}, "
                 f"thinner than one patch of {patch}; crop it, or raise short_side"
             )
-        pixels = self.prepare(image, plan)
-        return torch.stack([pixels[:, box.top : box.bottom, box.left : box.right] for box in plan.boxes])
+        crops = []
+        for scale in plan.scales:
+            pixels = self.prepare(image, scale)
+            crops += [pixels[:, box.top : box.bottom, box.left : box.right] for box in scale.boxes]
+        windows = torch.stack(crops)
+        return torch.cat([windows, windows.flip(-1)]) if plan.flip else windows
+
+    def _joined(self, output: ImageOutput) -> ImageOutput:
+        """The windows of one photo, mirrored ones turned back and segments merged as the protocol says."""
+        if self.protocol.flip:
+            output = _turn_back(output)
+        if self.protocol.segment_similarity is None:
+            return output
+        areas = output.encoding.patch_assignment.sum(dim=-1)
+        merged, _ = merge_segments(
+            output.segment_embeddings.float().cpu().numpy(), areas.cpu().numpy(), self.protocol.segment_similarity
+        )
+        return replace(output, segment_embeddings=torch.from_numpy(merged).to(output.segment_embeddings))
+
+    def refiner(self, image: Image.Image) -> RefineMap | None:
+        """What refines the scores of a class on this photo, as the protocol says; None for nothing."""
+        return make_refiner(self.protocol.refine, image)
 
     @torch.inference_mode()
     def decode(
@@ -156,11 +181,11 @@ class Segmenter:
         segment_map: Tensor | None,
     ) -> WindowScores:
         embeddings, owners = self.class_embeddings(classes)
-        box, protocol = plan.boxes[0], self.protocol
+        protocol = self.protocol
         return decode_windows(
             output.encoding.patch_assignment,
             output.encoding.grid,
-            (box.bottom - box.top, box.right - box.left),
+            plan.window_size,
             output.segment_embeddings,
             output.embedding,
             embeddings,
@@ -200,6 +225,17 @@ class Segmenter:
         """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before."""
         known = embeddings.to(self.model.logit_scale.device)
         self._phrase_embeddings.update(zip(phrases, known, strict=True))
+
+
+def _turn_back(output: ImageOutput) -> ImageOutput:
+    """Turn the assignments of the second half of the windows back, which were encoded mirrored."""
+    encoding = output.encoding
+    first, second = encoding.assignments
+    soft = first.soft.clone()
+    half = len(soft) // 2
+    maps = soft[half:].reshape(*soft[half:].shape[:2], *encoding.grid)
+    soft[half:] = maps.flip(-1).flatten(-2)
+    return replace(output, encoding=replace(encoding, assignments=(Assignment(soft), second)))
 
 
 def default_protocol(model: DualEncoder) -> Protocol:

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixreorg.segment.class_maps import WindowScores
-from mixreorg.segment.window_plan import WindowPlan
+from mixreorg.segment.refinement import RefineMap
+from mixreorg.segment.window_plan import Members, WindowPlan
 
 
 @dataclass(frozen=True)
@@ -24,49 +25,79 @@ class MergedScores:
 
 
 @torch.no_grad()
-def merge_windows(windows: WindowScores, plan: WindowPlan, height: int, width: int) -> MergedScores:
+def merge_windows(
+    windows: WindowScores, plan: WindowPlan, height: int, width: int, refine: RefineMap | None = None
+) -> MergedScores:
     """Average overlapping windows, resize bilinearly (align_corners=False) to the photo and take the arg max.
+
+    With larger scales each is averaged and resized by itself, and then all of them are averaged.
 
     Gives the labels of the same steps on full score maps ``[C, H, W]``, ties included, but holds one class
     at a time and visits only classes that some window shortlisted: about 12 bytes per pixel of the photo,
     however many classes.
 
     Args:
-        windows: scores of ``plan.boxes``, in their order.
+        windows: scores of the plan's windows, in their order.
         plan: the windows and the resized size.
         height: of the result, in pixels.
         width: of the result, in pixels.
+        refine: refines the scores ``[H, W]`` of a class, before the arg max.
 
     Raises:
         ValueError: another number or size of windows than the plan has.
     """
     _check(windows, plan)
-    if len(plan.boxes) == 1 and (plan.height, plan.width) == (height, width):
+    if plan.num_windows == 1 and (plan.height, plan.width) == (height, width) and refine is None:
         return _label_segments(windows)
     scores_BSC = windows.segment_scores
     device = scores_BSC.device
-    coverage_hw = _coverage(plan, device)
+    merger = _ClassMerger(windows, plan, height, width, refine)
     best_HW = torch.full((height, width), -torch.inf, device=device)
     label_map = torch.zeros((height, width), dtype=_label_dtype(scores_BSC.shape[-1]), device=device)
     class_scores = torch.zeros(scores_BSC.shape[-1], device=device)
     for index in _scoring_classes(scores_BSC):
-        averaged_hw = _sum_windows(windows, plan, index) / coverage_hw
-        class_scores[index] = _raise_best(best_HW, label_map, averaged_hw, index)
+        class_scores[index] = _raise_best(best_HW, label_map, merger.merge(index), index)
     return MergedScores(label_map=label_map, best_scores=best_HW, class_scores=class_scores)
 
 
 @torch.no_grad()
-def merge_class(windows: WindowScores, plan: WindowPlan, height: int, width: int, index: int) -> Tensor:
+def merge_class(
+    windows: WindowScores, plan: WindowPlan, height: int, width: int, index: int, refine: RefineMap | None = None
+) -> Tensor:
     """Merge one class: its scores ``[H, W]`` over the photo, by the steps of :func:`merge_windows`."""
     _check(windows, plan)
-    averaged_hw = _sum_windows(windows, plan, index) / _coverage(plan, windows.segment_scores.device)
-    return _resize(averaged_hw, (height, width))
+    return _ClassMerger(windows, plan, height, width, refine).merge(index)
 
 
-def _coverage(plan: WindowPlan, device: torch.device) -> Tensor:
+class _ClassMerger:
+    """Merges one class after another; what they share is computed once."""
+
+    def __init__(
+        self, windows: WindowScores, plan: WindowPlan, height: int, width: int, refine: RefineMap | None
+    ) -> None:
+        self.windows, self.size, self.refine = windows, (height, width), refine
+        device = windows.segment_scores.device
+        self.scales = [(members, _coverage(scale, members, device)) for scale, members in plan.groups()]
+
+    def merge(self, index: int) -> Tensor:
+        """Scores ``[H, W]`` of a class."""
+        merged_HW: Tensor | None = None
+        for members, coverage_hw in self.scales:
+            averaged_hw = _sum_windows(self.windows, members, torch.zeros_like(coverage_hw), index) / coverage_hw
+            resized_HW = _resize(averaged_hw, self.size)
+            merged_HW = resized_HW if merged_HW is None else merged_HW + resized_HW
+        assert merged_HW is not None
+        if len(self.scales) > 1:
+            merged_HW = merged_HW / len(self.scales)
+        if self.refine is not None:
+            merged_HW = torch.from_numpy(self.refine(merged_HW.cpu().numpy())).to(merged_HW.device)
+        return merged_HW
+
+
+def _coverage(scale: WindowPlan, members: Members, device: torch.device) -> Tensor:
     """How many windows hold each pixel ``[h, w]``."""
-    coverage_hw = torch.zeros(plan.height, plan.width, device=device)
-    for box in plan.boxes:
+    coverage_hw = torch.zeros(scale.height, scale.width, device=device)
+    for _, box in members:
         coverage_hw[box.top : box.bottom, box.left : box.right] += 1
     return coverage_hw
 
@@ -83,13 +114,12 @@ def _label_dtype(num_classes: int) -> torch.dtype:
     return torch.int16 if num_classes <= 32768 else torch.int32
 
 
-def _raise_best(best_HW: Tensor, label_map: Tensor, averaged_hw: Tensor, index: int) -> Tensor:
+def _raise_best(best_HW: Tensor, label_map: Tensor, merged_HW: Tensor, index: int) -> Tensor:
     """Update the best score and its label in place with one class's scores; return the largest of these."""
-    resized_HW = _resize(averaged_hw, (best_HW.shape[0], best_HW.shape[1]))
     # Strictly better, in class order: a tie goes to the first class, as in an arg max over all.
-    label_map.masked_fill_(resized_HW > best_HW, index)
-    torch.maximum(best_HW, resized_HW, out=best_HW)
-    return resized_HW.max()
+    label_map.masked_fill_(merged_HW > best_HW, index)
+    torch.maximum(best_HW, merged_HW, out=best_HW)
+    return merged_HW.max()
 
 
 def _label_segments(windows: WindowScores) -> MergedScores:
@@ -114,11 +144,10 @@ def _scoring_classes(scores_BSC: Tensor) -> list[int]:
     return indices
 
 
-def _sum_windows(windows: WindowScores, plan: WindowPlan, index: int) -> Tensor:
-    """Sum ``[h, w]`` of one class's scores over the windows, added in their order."""
-    total_hw = torch.zeros(plan.height, plan.width, device=windows.segment_scores.device)
+def _sum_windows(windows: WindowScores, members: Members, total_hw: Tensor, index: int) -> Tensor:
+    """Add one class's scores over the windows of a scale to ``total_hw``, in their order; return it."""
     scoring = windows.segment_scores[:, :, index].ne(0).any(dim=1).tolist()
-    for number, box in enumerate(plan.boxes):
+    for number, box in members:
         if scoring[number]:
             segments_hw = windows.segment_map[number]
             # index_select: the same as indexing with the map, several times faster on CPUs.
@@ -128,8 +157,8 @@ def _sum_windows(windows: WindowScores, plan: WindowPlan, index: int) -> Tensor:
 
 
 def _check(windows: WindowScores, plan: WindowPlan) -> None:
-    if len(windows.segment_map) != len(plan.boxes):
-        raise ValueError(f"{len(windows.segment_map)} decoded windows, but the plan has {len(plan.boxes)}")
-    for box in plan.boxes:
+    if len(windows.segment_map) != plan.num_windows:
+        raise ValueError(f"{len(windows.segment_map)} decoded windows, but the plan has {plan.num_windows}")
+    for box in (box for _, members in plan.groups() for _, box in members):
         if tuple(windows.segment_map.shape[1:]) != (box.bottom - box.top, box.right - box.left):
             raise ValueError(f"decoded windows of {tuple(windows.segment_map.shape[1:])} pixels do not fit {box}")

@@ -69,6 +69,10 @@ def test_hash_depends_on_every_field_and_on_nothing_else():
         "decoding": "softmax",
         "logit_scale": 40.0,
         "background_phrases": ("sky",),
+        "tile_scales": (1.5,),
+        "flip": True,
+        "segment_similarity": 0.9,
+        "refine": "pamr",
     }
     assert set(changes) == set(Protocol.model_fields)
     hashes = {protocol.updated(**{name: value}).hash() for name, value in changes.items()}
