@@ -98,12 +98,13 @@ class PixelAdaptiveRefinement:
             mean = sum(differences) / np.float32(count)
             squares = sum(np.square(difference) for difference in differences)
             deviation = np.sqrt(np.maximum(squares - count * np.square(mean), 0) / (count - 1))
+            sharpness = np.float32(PAMR_SHARPNESS / len(colors)) / (deviation + np.float32(1e-7))
             for logit, difference in zip(logits, differences, strict=True):
-                logit -= np.abs(difference) * np.float32(PAMR_SHARPNESS / len(colors)) / (deviation + 1e-7)
+                logit -= np.multiply(np.abs(difference, out=difference), sharpness, out=difference)
         largest = np.maximum.reduce(logits)
-        weights = [np.exp(logit - largest) for logit in logits]
-        total = sum(weights)
-        return [weight / total for weight in weights]
+        weights = [np.exp(np.subtract(logit, largest, out=logit), out=logit) for logit in logits]
+        share = 1 / np.add.reduce(weights)
+        return [np.multiply(weight, share, out=weight) for weight in weights]
 
     def _neighbours(self, values: FloatArray) -> list[FloatArray]:
         """Views ``[h, w]`` of the neighbours at every offset; the edge is repeated outside."""
@@ -133,18 +134,20 @@ class GuidedFilter:
         height, width = self._colors.shape[1:]
         self._radius = max(1, round(radius * float(np.hypot(height, width))))
         self._mean = _box_mean(self._colors, self._radius)
-        products = self._colors[:, None] * self._colors[None]
-        covariance = _box_mean(products, self._radius) - self._mean[:, None] * self._mean[None]
-        # [3, 3, h, w] -> [h, w, 3, 3]
-        matrices = covariance.transpose(2, 3, 0, 1) + epsilon * np.eye(3)
-        self._inverse = np.linalg.inv(matrices).astype(np.float32)
+        rows, columns = np.triu_indices(3)
+        covariance = np.empty((3, 3, height, width), dtype=np.float32)
+        covariance[rows, columns] = _box_mean(self._colors[rows] * self._colors[columns], self._radius)
+        covariance[rows, columns] -= self._mean[rows] * self._mean[columns]
+        covariance[columns, rows] = covariance[rows, columns]
+        covariance[range(3), range(3)] += np.float32(epsilon)
+        self._inverse = _inverse(covariance)
 
     def __call__(self, scores_HW: FloatArray) -> FloatArray:
         """Refine the scores ``[H, W]`` of one class."""
         scores = resize_bilinear(scores_HW, self._colors.shape[1:])
         mean = _box_mean(scores, self._radius)
         covariance = _box_mean(self._colors * scores, self._radius) - self._mean * mean
-        slopes = np.einsum("hwij,jhw->ihw", self._inverse, covariance)
+        slopes = (self._inverse * covariance).sum(axis=1)
         offset = mean - (slopes * self._mean).sum(axis=0)
         functions = _box_mean(np.concatenate([slopes, offset[None]]), self._radius)
         functions = resize_bilinear(functions, scores_HW.shape)
@@ -159,6 +162,16 @@ def _working_pixels(photo: Image.Image) -> FloatArray:
         size = max(1, int(photo.width * scale)), max(1, int(photo.height * scale))
         photo = photo.resize(size, Image.Resampling.BOX)
     return np.ascontiguousarray(np.asarray(photo, dtype=np.float32).transpose(2, 0, 1)) / np.float32(255)
+
+
+def _inverse(matrices: FloatArray) -> FloatArray:
+    """Inverse of symmetric ``[3, 3, h, w]`` by cofactors, many times faster than ``numpy.linalg`` on small matrices."""
+    # Twice the precision: the colours of a grey photo are one, and all but singular here.
+    first, second, third = matrices.astype(np.float64)
+    cofactors = np.stack(
+        [np.cross(left, right, axis=0) for left, right in ((second, third), (third, first), (first, second))]
+    )
+    return (cofactors / (first * cofactors[0]).sum(axis=0)).astype(np.float32)
 
 
 def _box_mean(values: FloatArray, radius: int) -> FloatArray:
