@@ -23,7 +23,7 @@ from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter, default_protocol
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 OPTIONS: dict[str, dict[str, object]] = {
     "plain": {},
     "flip": {"flip": True},

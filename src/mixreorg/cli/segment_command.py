@@ -40,6 +40,26 @@ def segment(
     whole: Annotated[
         bool | None, typer.Option("--whole/--windows", help="One window per photo, or sliding windows.")
     ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at tiles of the photo enlarged by these factors as well: '1.5' or '1.5,2'.", show_default=False
+        ),
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored photo.", show_default=False)
+    ] = None,
+    merge: Annotated[
+        float | None,
+        typer.Option(
+            help="Give one name to segments of all windows whose embeddings have this cosine, for example 0.9.",
+            show_default=False,
+        ),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(help="Fit masks to the photo's edges: pamr, guided or none.", show_default=False),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Label every pixel of photos with one of the given class names.
@@ -52,7 +72,15 @@ def segment(
 
     class_names = None if classes is None else parse_class_list(classes)
     segmenter = _load(model, device, needs_classes=class_names is None)
-    options = {"background_threshold": background, "short_side": short_side, "whole": whole}
+    options = {
+        "background_threshold": background,
+        "short_side": short_side,
+        "whole": whole,
+        "tile_scales": None if tiles is None else _scales(tiles),
+        "flip": flip,
+        "segment_similarity": merge,
+        "refine": refine,
+    }
     chosen = {name: value for name, value in options.items() if value is not None}
     segmenter.protocol = Protocol.from_dict({**segmenter.protocol.to_dict(), **chosen}, source="segment options")
     failures = 0
@@ -74,6 +102,16 @@ def segment(
     if failures:
         typer.echo(f"{failures} of {len(photos)} photos failed; the others are done", err=True)
         raise typer.Exit(2)
+
+
+def _scales(text: str) -> list[float]:
+    """Numbers separated by commas; none of an empty text."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise MixreorgError(
+            f"--tiles takes factors above 1, separated by commas, for example 1.5,2; not {text!r}"
+        ) from None
 
 
 def _load(model: str, device: str, *, needs_classes: bool) -> Any:

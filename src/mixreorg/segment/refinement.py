@@ -171,7 +171,8 @@ def _inverse(matrices: FloatArray) -> FloatArray:
     cofactors = np.stack(
         [np.cross(left, right, axis=0) for left, right in ((second, third), (third, first), (first, second))]
     )
-    return (cofactors / (first * cofactors[0]).sum(axis=0)).astype(np.float32)
+    inverse: FloatArray = (cofactors / (first * cofactors[0]).sum(axis=0)).astype(np.float32)
+    return inverse
 
 
 def _box_mean(values: FloatArray, radius: int) -> FloatArray:

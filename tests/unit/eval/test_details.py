@@ -196,6 +196,18 @@ def test_the_grouping_oracle_names_segments_as_well_as_can_be() -> None:
     assert (labels == large).all()
 
 
+def test_the_grouping_oracle_names_the_segments_of_tiles() -> None:
+    truth = np.kron(np.arange(4).reshape(2, 2), np.ones((32, 32), dtype=np.int64)).astype(np.int32)
+    plan = plan_windows(WINDOWED.updated(short_side=32, tile_scales=(2,), flip=True), 64, 64)
+    maps = torch.zeros(plan.num_windows, 32, 32, dtype=torch.int64)
+    for scale, members in plan.groups():
+        resized = torch.from_numpy(truth[:: 64 // scale.height, :: 64 // scale.width].astype(np.int64))
+        for number, box in members:
+            maps[number] = resized[box.top : box.bottom, box.left : box.right]
+    windows = WindowScores(maps, torch.zeros(plan.num_windows, 4, 4))
+    assert (grouping_oracle(windows, plan, truth, 4) == truth).mean() > 0.95
+
+
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)

@@ -356,3 +356,34 @@ def test_the_command_writes_what_it_says(model, tmp_path, capsys) -> None:
     for option, value in (("--size", "64x"), ("--to", "tflite"), ("--precision", "int4")):
         with pytest.raises(MixreorgError, match=option):
             app([*arguments[:3], option, value], standalone_mode=False)
+
+
+FINER = {
+    "tiles": {"tile_scales": (1.5,)},
+    "flip": {"flip": True},
+    "pamr": {"refine": "pamr"},
+    "guided": {"refine": "guided"},
+    "all": {"tile_scales": (1.5, 2), "flip": True, "refine": "pamr"},
+}
+
+
+@pytest.mark.parametrize("name", FINER)
+def test_finer_masks_are_those_of_the_model(segmenter, exports, name) -> None:
+    protocol = segmenter.protocol.updated(background_threshold=0.4, **FINER[name])
+    expected = Segmenter(segmenter.model, protocol)(photo(100, 75), CLASSES)
+    for source in sources(exports):
+        found = ExportedSegmenter(source, protocol, threads=1)(photo(100, 75), CLASSES)
+        assert (found.label_map == expected.label_map).mean() > 0.999
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+def test_segments_are_merged_as_by_the_model_or_refused(segmenter, exports) -> None:
+    protocol = segmenter.protocol.updated(segment_similarity=0.9, tile_scales=(1.5,))
+    expected = Segmenter(segmenter.model, protocol)
+    found = ExportedSegmenter(exports / "onnx", protocol, threads=1)
+    np.testing.assert_allclose(
+        found.encode([photo()]).segment_embeddings, expected.encode([photo()]).segment_embeddings.numpy(), atol=1e-4
+    )
+    assert (found(photo(), CLASSES).label_map == expected(photo(), CLASSES).label_map).all()
+    with pytest.raises(MixreorgError, match="no embeddings to merge segments by"):
+        ExportedSegmenter(exports / "baked.onnx", protocol, threads=1)(photo())
