@@ -25,8 +25,9 @@ from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json
 from mixreorg.interop.loading import load_model
 from mixreorg.models.pixels import IMAGE_MEAN, IMAGE_STD
+from mixreorg.palette import class_colors
 from mixreorg.randomness import numpy_generator, sample_keys
-from mixreorg.segment.drawing import contact_sheet
+from mixreorg.segment.drawing import contact_sheet, draw_overlay
 from mixreorg.segment.segmenter import Segmenter, default_protocol
 from training_step import draw_training_step
 
@@ -102,6 +103,33 @@ def how_it_works(run: Path, voc: Path, threshold: float) -> None:
     draw_decoding(segmenter, split).save(IMAGES / "how_decoding.png", optimize=True)
 
 
+def finer_masks(run: Path, threshold: float) -> None:
+    """Four test scenes at 224 px: photo, truth, and the labels with each option of finer masks."""
+    model = load_model(run)
+    base = default_protocol(model).updated(background_threshold=threshold)
+    options: dict[str, dict[str, object]] = {
+        "plain": {},
+        "flip": {"flip": True},
+        "tiles 1.5": {"tile_scales": (1.5,)},
+        "guided": {"refine": "guided"},
+        "pamr": {"refine": "pamr"},
+        "flip, pamr": {"flip": True, "refine": "pamr"},
+    }
+    world = easy().updated(image_size=224)
+    composer, names = SceneComposer(world), world.classes
+    colors = class_colors(len(names) + 1, has_background=True)
+    rows = []
+    for index in range(4):
+        scene = composer.compose("test", 3 * index)
+        photo = Image.fromarray(scene.image)
+        row = [("photo", photo), ("truth", draw_overlay(photo, scene.label_map, colors, clear_index=0))]
+        for title, changes in options.items():
+            result = Segmenter(model, base.updated(**changes))(photo, names)
+            row.append((title, draw_overlay(photo, result.label_map, result.colors, clear_index=0)))
+        rows.append(row)
+    contact_sheet(rows, cell_size=192).save(IMAGES / "finer_masks.png", optimize=True)
+
+
 def training_step() -> None:
     """The data flow of one training step."""
     draw_training_step().savefig(IMAGES / "training_step.png", dpi=200, pil_kwargs={"optimize": True})
@@ -127,6 +155,7 @@ def main() -> None:
     augmentation()
     threshold = read_json(arguments.demo / "report.json")["background_threshold"]
     how_it_works(arguments.demo / "run", arguments.demo / "scenes" / "VOC", threshold)
+    finer_masks(arguments.demo / "run", threshold)
     training_step()
     gradient_cache()
 

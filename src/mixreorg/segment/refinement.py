@@ -129,7 +129,7 @@ class GuidedFilter:
             radius: half the side of the windows as a share of the photo's diagonal.
             epsilon: variance of colours below which a window is flat.
         """
-        self._full = np.asarray(photo, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+        self._photo = np.asarray(photo)
         self._colors = _working_pixels(photo)
         height, width = self._colors.shape[1:]
         self._radius = max(1, round(radius * float(np.hypot(height, width))))
@@ -150,8 +150,10 @@ class GuidedFilter:
         slopes = (self._inverse * covariance).sum(axis=1)
         offset = mean - (slopes * self._mean).sum(axis=0)
         functions = _box_mean(np.concatenate([slopes, offset[None]]), self._radius)
-        functions = resize_bilinear(functions, scores_HW.shape)
-        refined: FloatArray = (functions[:3] * self._full).sum(axis=0) + functions[3]
+        refined = resize_bilinear(functions[3], scores_HW.shape)
+        for channel in range(3):
+            levels = self._photo[..., channel] / np.float32(255)
+            refined += np.multiply(levels, resize_bilinear(functions[channel], scores_HW.shape), out=levels)
         return refined
 
 
