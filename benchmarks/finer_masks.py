@@ -24,23 +24,26 @@ from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter, default_protocol
 
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_TILES, _MERGED = {"tile_scales": (1.5,)}, {"segment_similarity": 0.9}
+_MERGED = {"tile_scales": (1.5,), "segment_similarity": 0.9}
 OPTIONS: dict[str, dict[str, object]] = {
     "plain": {},
     "flip": {"flip": True},
-    "tiles 1.5": _TILES,
+    "tiles 1.5": {"tile_scales": (1.5,)},
     "tiles 2": {"tile_scales": (2,)},
-    "merged 0.9": _MERGED,
-    "tiles 1.5, merged 0.8": {**_TILES, "segment_similarity": 0.8},
-    "tiles 1.5, merged 0.9": {**_TILES, **_MERGED},
-    "short side 96": {"short_side": 96},
+    "tiles 1.5, merged 0.9": _MERGED,
+    "tiles 1.5, merged 0.8": {"tile_scales": (1.5,), "segment_similarity": 0.8},
+    "merged 0.9": {"segment_similarity": 0.9},
+    "merged 0.8": {"segment_similarity": 0.8},
     "guided": {"refine": "guided"},
     "PAMR": {"refine": "pamr"},
     "flip, PAMR": {"flip": True, "refine": "pamr"},
-    "flip, tiles 1.5, PAMR": {"flip": True, **_TILES, "refine": "pamr"},
-    "flip, tiles 1.5, merged 0.9, PAMR": {"flip": True, **_TILES, **_MERGED, "refine": "pamr"},
+    "tiles 1.5, merged 0.9, PAMR": {**_MERGED, "refine": "pamr"},
+    "short side 96": {"short_side": 96},
+    "short side 96, flip, PAMR": {"short_side": 96, "flip": True, "refine": "pamr"},
+    "short side 96, tiles 1.5, merged 0.9": {"short_side": 96, **_MERGED},
+    "short side 96, flip, tiles 1.5, merged 0.9, PAMR": {"short_side": 96, "flip": True, **_MERGED, "refine": "pamr"},
 }
-"""Changes of the model's protocol. A larger short side, without tiles, is there to compare with."""
+"""Changes of the model's protocol, for a model of 64 px. A larger short side alone is there to compare with."""
 
 
 def milliseconds(segmenters: dict[str, Segmenter], split: EvalSplit, rounds: int) -> dict[str, float]:
