@@ -72,14 +72,14 @@ def test_masks_are_read_with_void(voc: Path) -> None:
 
 @pytest.mark.parametrize("refine", ["none", "pamr", "guided"])
 @pytest.mark.parametrize("options", [{}, {"tile_scales": (1.5,), "flip": True, "segment_similarity": 0.9}])
-def test_the_result_equals_photo_by_photo_segmentation(voc: Path, tiny_model: DualEncoder, options, refine) -> None:
+def test_the_result_equals_photo_by_photo_segmentation(voc: Path, varied_model: DualEncoder, options, refine) -> None:
     split, protocol = open_voc_split(voc, "val"), PROTOCOL.updated(**options, refine=refine)
-    result = evaluate_split(Segmenter(tiny_model, protocol), split, (0.4,))
-    with_background = Segmenter(tiny_model, protocol.updated(background_threshold=0.4))
+    result = evaluate_split(Segmenter(varied_model, protocol), split, (0.4,))
+    with_background = Segmenter(varied_model, protocol.updated(background_threshold=0.4))
     foreground, background = Confusion(3), Confusion(4)
     for stem in split.stems:
         photo, mask = split.photo_path(stem), split.read_mask(stem)
-        labels = Segmenter(tiny_model, protocol)(photo, list(split.class_names)).label_map
+        labels = Segmenter(varied_model, protocol)(photo, list(split.class_names)).label_map
         foreground.add(mask - 1, labels)
         background.add(mask, with_background(photo, list(split.class_names)).label_map)
     assert (result.foreground.matrix == foreground.matrix).all()

@@ -7,25 +7,16 @@ from PIL import Image, ImageOps
 from torch.nn import functional
 
 from mixreorg.errors import MixreorgError
-from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.class_maps import WindowScores
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.sliding_window import merge_class, merge_windows
 from mixreorg.segment.window_plan import Box, plan_windows
-from mixreorg.text.tokenizer import Tokenizer
 
 PLAIN = Protocol(name="plain", short_side=64, window=64, stride=64, whole=True)
 FINER = PLAIN.updated(tile_scales=(1.5, 2), flip=True)
 CLASSES = ["dog", "cat", "car", "grass"]
-
-
-@pytest.fixture
-def model(tiny_config: DualEncoderConfig, tokenizer: Tokenizer) -> DualEncoder:
-    """Random weights that still share the patches out between segments."""
-    image = tiny_config.image.updated(centre_keys=True, assignment="soft", assignment_logits="cosine")
-    torch.manual_seed(0)
-    return DualEncoder(tiny_config.updated(image=image), tokenizer)
 
 
 def segmenter_of(model: DualEncoder, protocol: Protocol) -> Segmenter:
@@ -103,8 +94,8 @@ def test_every_class_is_refined_before_the_best_is_taken() -> None:
     )
 
 
-def test_windows_are_encoded_in_the_order_of_the_plan(model: DualEncoder) -> None:
-    segmenter, image = Segmenter(model, FINER, window_batch=3), photo(96, 64)
+def test_windows_are_encoded_in_the_order_of_the_plan(varied_model: DualEncoder) -> None:
+    segmenter, image = Segmenter(varied_model, FINER, window_batch=3), photo(96, 64)
     plan, encoded = plan_windows(FINER, 96, 64), segmenter.encode([image])
     for scale, members in plan.groups():
         pixels = segmenter.prepare(image, scale)
@@ -112,7 +103,7 @@ def test_windows_are_encoded_in_the_order_of_the_plan(model: DualEncoder) -> Non
             crop = pixels[:, box.top : box.bottom, box.left : box.right]
             mirrored = number >= plan.num_windows // 2
             with torch.inference_mode():
-                alone = model.encode_image((crop.flip(-1) if mirrored else crop)[None])
+                alone = varied_model.encode_image((crop.flip(-1) if mirrored else crop)[None])
             torch.testing.assert_close(encoded.embedding[number], alone.embedding[0], atol=1e-5, rtol=1e-4)
             assignment = alone.encoding.patch_assignment.reshape(3, *alone.encoding.grid)
             expected = assignment.flip(-1) if mirrored else assignment
@@ -121,32 +112,32 @@ def test_windows_are_encoded_in_the_order_of_the_plan(model: DualEncoder) -> Non
 
 
 @pytest.mark.parametrize("tiles", [(), (2,)])
-def test_a_mirrored_photo_gets_mirrored_labels(model: DualEncoder, tiles) -> None:
+def test_a_mirrored_photo_gets_mirrored_labels(varied_model: DualEncoder, tiles) -> None:
     image = photo()
     protocol = PLAIN.updated(flip=True, tile_scales=tiles)
-    labels = segmenter_of(model, protocol)(image, CLASSES).label_map
-    mirrored = segmenter_of(model, protocol)(ImageOps.mirror(image), CLASSES).label_map
+    labels = segmenter_of(varied_model, protocol)(image, CLASSES).label_map
+    mirrored = segmenter_of(varied_model, protocol)(ImageOps.mirror(image), CLASSES).label_map
     assert len(np.unique(labels)) > 1
     assert (labels == mirrored[:, ::-1]).mean() > 0.998
-    one_way = [segmenter_of(model, PLAIN)(item, CLASSES).label_map for item in (image, ImageOps.mirror(image))]
+    one_way = [segmenter_of(varied_model, PLAIN)(item, CLASSES).label_map for item in (image, ImageOps.mirror(image))]
     assert (one_way[0] == one_way[1][:, ::-1]).mean() < 0.98
 
 
-def test_merged_segments_have_one_name(model: DualEncoder) -> None:
+def test_merged_segments_have_one_name(varied_model: DualEncoder) -> None:
     apart, together = (
-        Segmenter(model, FINER.updated(segment_similarity=similarity)).encode([photo()]).segment_embeddings
+        Segmenter(varied_model, FINER.updated(segment_similarity=similarity)).encode([photo()]).segment_embeddings
         for similarity in (None, 0.01)
     )
     assert len(torch.unique(together.flatten(end_dim=1), dim=0)) < len(torch.unique(apart.flatten(end_dim=1), dim=0))
-    result = Segmenter(model, FINER.updated(segment_similarity=0.01))(photo(), CLASSES)
+    result = Segmenter(varied_model, FINER.updated(segment_similarity=0.01))(photo(), CLASSES)
     assert result.label_map.shape == (64, 64)
 
 
 @pytest.mark.parametrize("kind", ["pamr", "guided"])
-def test_refinement_changes_labels_near_borders_alone(model: DualEncoder, kind) -> None:
+def test_refinement_changes_labels_near_borders_alone(varied_model: DualEncoder, kind) -> None:
     image = photo(80, 72)
-    plain = segmenter_of(model, PLAIN)(image, CLASSES).label_map
-    refined = segmenter_of(model, PLAIN.updated(refine=kind))(image, CLASSES).label_map
+    plain = segmenter_of(varied_model, PLAIN)(image, CLASSES).label_map
+    refined = segmenter_of(varied_model, PLAIN.updated(refine=kind))(image, CLASSES).label_map
     assert 0 < (plain != refined).mean() < 0.4
 
 
