@@ -103,31 +103,36 @@ def how_it_works(run: Path, voc: Path, threshold: float) -> None:
     draw_decoding(segmenter, split).save(IMAGES / "how_decoding.png", optimize=True)
 
 
+FINER_SCENES = (1, 2, 4, 5, 7, 10)
+"""Test scenes of the picture of finer masks."""
+
+
 def finer_masks(run: Path, threshold: float) -> None:
-    """Four test scenes at 224 px: photo, truth, and the labels with each option of finer masks."""
+    """Test scenes at 224 px: photo, truth, and the labels with each option of finer masks."""
     model = load_model(run)
     base = default_protocol(model).updated(background_threshold=threshold)
     options: dict[str, dict[str, object]] = {
         "plain": {},
         "flip": {"flip": True},
         "tiles 1.5": {"tile_scales": (1.5,)},
+        "tiles, merged": {"tile_scales": (1.5,), "segment_similarity": 0.9},
         "guided": {"refine": "guided"},
         "pamr": {"refine": "pamr"},
-        "flip, pamr": {"flip": True, "refine": "pamr"},
+        "short side 96, pamr": {"short_side": 96, "refine": "pamr"},
     }
     world = easy().updated(image_size=224)
     composer, names = SceneComposer(world), world.classes
     colors = class_colors(len(names) + 1, has_background=True)
     rows = []
-    for index in range(4):
-        scene = composer.compose("test", 3 * index)
+    for index in FINER_SCENES:
+        scene = composer.compose("test", index)
         photo = Image.fromarray(scene.image)
         row = [("photo", photo), ("truth", draw_overlay(photo, scene.label_map, colors, clear_index=0))]
         for title, changes in options.items():
             result = Segmenter(model, base.updated(**changes))(photo, names)
             row.append((title, draw_overlay(photo, result.label_map, result.colors, clear_index=0)))
         rows.append(row)
-    contact_sheet(rows, cell_size=192).save(IMAGES / "finer_masks.png", optimize=True)
+    contact_sheet(rows, cell_size=160).save(IMAGES / "finer_masks.png", optimize=True)
 
 
 def training_step() -> None:
