@@ -120,7 +120,7 @@ def test_a_mirrored_photo_gets_mirrored_labels(varied_model: DualEncoder, tiles)
     assert len(np.unique(labels)) > 1
     assert (labels == mirrored[:, ::-1]).mean() > 0.998
     one_way = [segmenter_of(varied_model, PLAIN)(item, CLASSES).label_map for item in (image, ImageOps.mirror(image))]
-    assert (one_way[0] == one_way[1][:, ::-1]).mean() < 0.98
+    assert (one_way[0] == one_way[1][:, ::-1]).mean() < 0.995
 
 
 def test_merged_segments_have_one_name(varied_model: DualEncoder) -> None:
