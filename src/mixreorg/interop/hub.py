@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.models.folder import FORMAT
@@ -24,20 +25,24 @@ _Result = TypeVar("_Result")
 def locate(source: str | Path) -> Path:
     """The file or folder that a model's name stands for; a name on the hub is fetched into the hub's cache.
 
+    A name of :data:`~mixreorg.bundled.BUNDLED` is the model that comes with the package.
     A name is taken to be one on the hub when it is an alias or has the form ``OWNER/NAME`` or ``OWNER/NAME@REVISION``,
     and neither that path nor a folder ``OWNER`` exists. A ``Path`` is always a path. ``HF_HOME``, ``HF_HUB_OFFLINE``
     and the token of ``hf auth login`` act as in every program that uses the hub.
 
     Args:
-        source: a path, an alias (:data:`ALIASES`) or a name on the hub.
+        source: a path, the name of a bundled model, an alias (:data:`ALIASES`) or a name on the hub.
 
     Returns:
         A path, which exists if the name was on the hub.
 
     Raises:
-        MixreorgError: no such model on the hub, no network and not in the cache, or another kind of model.
+        MixreorgError: no such model on the hub, no network and not in the cache, another kind of model, or a bundled
+            model that this installation lacks.
     """
     path = Path(source).expanduser()
+    if source in BUNDLED and not path.exists():
+        return bundled_folder(str(source))
     name = ALIASES.get(str(source), str(source))
     match = _NAME.fullmatch(name)
     if (
