@@ -74,6 +74,42 @@ class InitReport:
         return "\n".join([*lines, *self.notes])
 
 
+def settings_of(source: str) -> dict[str, Any]:
+    """Settings of a run that goes on with a model: its weights, architecture, tokenizer, image size and protocol.
+
+    What acts in training alone, such as drop path, is left to the run.
+
+    Args:
+        source: whatever :func:`~mixreorg.interop.loading.load_model` reads.
+
+    Returns:
+        Nested values to lay over those of a :class:`~mixreorg.train.config.TrainConfig`.
+
+    Raises:
+        MixreorgError: nothing usable there, or a tokenizer in a form that training does not read.
+    """
+    weights = read_groupvit(source)
+    is_readable = weights.layout == "native" or weights.tokenizer is None or weights.tokenizer.is_clip
+    if not is_readable:
+        raise MixreorgError(
+            f"{weights.file} has a tokenizer of its own in a form that training does not read; bring the model to ours "
+            f"first: mixreorg convert {source} FOLDER --to native"
+        )
+    model = weights.config.to_dict()
+    kept = {
+        name: {key: item for key, item in value.items() if key not in _FREE} if isinstance(value, dict) else value
+        for name, value in model.items()
+        if name not in _FREE
+    }
+    side = weights.config.image.image_size
+    settings = {
+        "initialise": {"weights": "groupvit", "path": source},
+        "model": {**kept, "image": {**kept["image"], "image_size": side}},
+        "data": {"tokenizer": weights.tokenizer_setting, "transform": {"image_size": side}},
+    }
+    return settings if weights.protocol is None else {**settings, "protocol": weights.protocol}
+
+
 def initialise(model: DualEncoder, config: InitConfig) -> InitReport | None:
     """Load weights into a fresh model, in place.
 
