@@ -17,6 +17,7 @@ from mixreorg.interop.architecture import HEAD_WIDTH, side_of_grid
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.vit_checkpoint import read_vit
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.models.folder import check_finite
 
 _POSITIONS = "image_encoder.position_embedding"
 # Fields in which a model may differ from the weights it starts from: positions are resized, the others act in training
@@ -149,8 +150,9 @@ def _load(
                 f"{source} does not fit the model: {name} has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(expected[name].shape)}"
             )
-        if tensor.is_complex() or not tensor.float().isfinite().all():
-            raise MixreorgError(f"{source} is damaged: {name} holds values that are not numbers; restore it")
+        if tensor.is_complex():
+            raise MixreorgError(f"{source} is damaged: {name} holds complex numbers; restore it")
+    check_finite(taken, str(source))
     model.load_state_dict(taken, strict=False)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return InitReport(
