@@ -67,9 +67,7 @@ def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
     norm = load_file(folder / "model.safetensors")["image_encoder.norm.weight"]
     norm[3] = value
     change_tensor(folder, **{"image_encoder.norm.weight": norm})
-    with pytest.raises(
-        MixreorgError, match=r"is damaged: image_encoder\.norm\.weight holds values that are NaN"
-    ):
+    with pytest.raises(MixreorgError, match=r"is damaged: image_encoder\.norm\.weight holds values that are NaN"):
         load_model_folder(folder)
 
 
