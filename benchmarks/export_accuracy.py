@@ -9,8 +9,9 @@ import onnxruntime
 import openvino
 
 from harness import print_environment, print_table
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.confusion import Confusion
-from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.export.exporter import export_model
 from mixreorg.export.manifest import PRECISIONS, Runtime
 from mixreorg.export.runtime import ExportedSegmenter
@@ -18,12 +19,13 @@ from mixreorg.interop.loading import load_model
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.results import Segmentation
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.text.class_list import ClassName
 
 
-def segment_all(segmenter: Segmenter | ExportedSegmenter, split: VocSplit) -> tuple[list[Segmentation], float, float]:
+def segment_all(
+    segmenter: Segmenter | ExportedSegmenter, split: BenchmarkSplit
+) -> tuple[list[Segmentation], float, float]:
     """Results of every photo, their foreground mIoU in percent, and milliseconds per photo."""
-    classes = tuple(ClassName(name) for name in split.class_names)
+    classes = split.classes
     table = Confusion(len(classes))
     results, seconds = [], 0.0
     for stem in split.stems:

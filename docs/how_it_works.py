@@ -11,8 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from mixreorg.demo.pictures import MixingRow, mixing_groups, spread_stems
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.mixed_masks import held_out_pairs
-from mixreorg.eval.voc_split import VocSplit
 from mixreorg.files import read_json
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
@@ -176,7 +176,7 @@ def _number_units(axis: Axes, sources: np.ndarray, picture: Image.Image) -> None
             )
 
 
-def draw_grouping(segmenter: Segmenter, split: VocSplit, count: int = 3) -> Image.Image:
+def draw_grouping(segmenter: Segmenter, split: BenchmarkSplit, count: int = 3) -> Image.Image:
     """Scenes at equal distances over a split: photo, groups of both stages, names."""
     rows = []
     for stem in spread_stems(split, count):
@@ -185,7 +185,7 @@ def draw_grouping(segmenter: Segmenter, split: VocSplit, count: int = 3) -> Imag
     return contact_sheet(rows, cell_size=256)
 
 
-def draw_decoding(segmenter: Segmenter, split: VocSplit) -> Image.Image:
+def draw_decoding(segmenter: Segmenter, split: BenchmarkSplit) -> Image.Image:
     """The whole explanation of one scene, in the middle of a split."""
     stem = spread_stems(split, 2)[1]
     return explain(segmenter, split.photo_path(stem), split.class_names).picture(f"{stem}.jpg")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mixreorg"
 LAYERS = [
     {"errors"},
     {"files", "processes"},
-    {"config", "randomness", "distributed", "html_page", "palette", "charts"},
+    {"bundled", "config", "randomness", "distributed", "html_page", "palette", "charts"},
     {"text"},
     {"models"},
     {"objectives", "segment", "data"},

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,38 @@ _UMASK_LOCK = threading.Lock()
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file in ``path``'s folder, then move it over ``path`` in one step.
 
-    The temporary name keeps the suffix of ``path``, because some writers choose their format by it.
+    The temporary name keeps the suffix of ``path``, because some writers choose their format by it. Folders that were
+    made for it go again where it fails.
 
     Raises:
         MixreorgError: the folder cannot be created or the file cannot be written (full disk, no permission).
     """
+    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(descriptor)
-    except OSError as error:
-        raise MixreorgError(f"cannot write {path}: {error.strerror or error}") from error
-    temporary = Path(name)
-    try:
+        temporary = Path(name)
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise MixreorgError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if not path.exists():
+            _remove_empty(new)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, as far as nobody has put anything into them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 @contextlib.contextmanager

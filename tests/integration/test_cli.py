@@ -143,5 +143,5 @@ def test_train_explains_what_is_wrong(arguments: tuple[str, ...], message: str, 
 def test_help_and_version_are_quick_to_load() -> None:
     code = "import sys, mixreorg.cli.main; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-    assert mixreorg("version").stdout.strip() == "0.1.0"
+    assert mixreorg("--version").stdout.strip() == "0.1.0"
     assert "segment" in mixreorg("--help").stdout

@@ -24,6 +24,24 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MixreorgError("no"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_no_folder(tmp_path: Path, error: BaseException) -> None:
+    def fail(_: Path) -> None:
+        raise error
+
+    with pytest.raises((MixreorgError, KeyboardInterrupt)):
+        write_atomically(tmp_path / "new" / "deeper" / "a.txt", fail)
+    assert not list(tmp_path.iterdir())
+
+    def fail_late(_: Path) -> None:
+        write_text(tmp_path / "new" / "b.txt", "somebody's")
+        raise error
+
+    with pytest.raises((MixreorgError, KeyboardInterrupt)):
+        write_atomically(tmp_path / "new" / "deeper" / "a.txt", fail_late)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["b.txt"]
+
+
 def test_errors_name_the_folder_that_was_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(MixreorgError) as caught, folder_in_one_step(out) as folder:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,7 +17,10 @@ class Layout(StrEnum):
 
 def convert(
     source: Annotated[
-        str, typer.Argument(help="Model: folder, checkpoint, run, .pth, or OWNER/NAME on the hub.", show_default=False)
+        str,
+        typer.Argument(
+            help="Model: folder, checkpoint, run, .pth, scenes-tiny, or OWNER/NAME on the hub.", show_default=False
+        ),
     ],
     destination: Annotated[
         Path, typer.Argument(help="Folder to create; for 'original' a .pth file.", show_default=False)
@@ -26,6 +29,10 @@ def convert(
         Layout,
         typer.Option(help="hf: a folder of transformers. native: a model folder. original: one .pth file."),
     ],
+    precision: Annotated[
+        Literal["fp16", "bf16"] | None,
+        typer.Option(help="Round weights to 16 bits, for half the space. Default: as they are.", show_default=False),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="For the model card: OWNER/NAME on the hub.")] = None,
     license_name: Annotated[
         str | None,
@@ -36,12 +43,12 @@ def convert(
     classes: Annotated[str | None, typer.Option(help="For the model card: class names for that photo.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier conversion.")] = False,
 ) -> None:
-    """Write a model in another layout, bit for bit, with a model card."""
+    """Write a model in another layout, bit for bit or in half the space, with a model card."""
     # Imported here: these load torch, which the help of other commands does not need.
     from mixreorg.interop.convert import convert_model
     from mixreorg.interop.model_card import CardFacts
 
     facts = CardFacts(name=name, license=license_name, data=data, photo=photo, classes=classes)
     given = None if facts == CardFacts() else facts
-    out = convert_model(source, destination, to.value, facts=given, overwrite=overwrite)
+    out = convert_model(source, destination, to.value, facts=given, precision=precision, overwrite=overwrite)
     typer.echo(f"{source} -> {out} ({to.value})")

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from mixreorg.models.dual_encoder import DualEncoder
 
 _NOTES = (
-    "MODEL is a run, checkpoint or model folder, or file.py:function of an adapter: function(protocol, device) returns "
-    "what takes a photo and the label names and returns labels.",
+    "MODEL is a run, checkpoint or model folder, scenes-tiny, or file.py:function of an adapter: function(protocol, "
+    "device) returns what takes a photo and the label names and returns labels.",
     "Writes report.json, report.md, report.html and photos.npz into the folder --out, or with several benchmarks into "
     "one folder each. A stopped run goes on by --resume.",
 )

@@ -13,7 +13,8 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="Model, checkpoint or run folder; GroupViT of transformers or .pth; OWNER/NAME on the hub."
+            help="Model, checkpoint or run folder; scenes-tiny; GroupViT of transformers or .pth; OWNER/NAME on the "
+            "hub."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write; with --classes, the file to write.")],

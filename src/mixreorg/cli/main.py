@@ -1,6 +1,7 @@
 """``mixreorg``: commands, and the one place where an error becomes a message and exit code 2."""
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -71,10 +72,19 @@ data.command()(cutouts)
 data.command()(tokenizer)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    print(mixreorg.__version__)
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(mixreorg.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of the program itself; Typer shows the help of the app in place of this."""
 
 
 def main() -> None:

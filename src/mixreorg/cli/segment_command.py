@@ -16,8 +16,8 @@ def segment(
     model: Annotated[
         str,
         typer.Option(
-            help="Model, checkpoint or run folder; GroupViT of transformers or .pth; OWNER/NAME on the hub; or what "
-            "mixreorg export wrote."
+            help="Model, checkpoint or run folder; scenes-tiny, which comes with the package; GroupViT of transformers "
+            "or .pth; OWNER/NAME on the hub; or what mixreorg export wrote."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for label maps, overlays and JSON.")],

@@ -14,6 +14,14 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="YAML or JSON: a whole configuration, or changes to --recipe.")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to start from, with its architecture, tokenizer and protocol: scenes-tiny, a model, checkpoint "
+            "or run folder, a GroupViT of transformers or .pth, OWNER/NAME on the hub.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(help="Shard pattern, folder or captions file; may be given several times."),
@@ -35,6 +43,7 @@ def train(
     Several processes: torchrun --nproc-per-node 2 -m mixreorg train ...
     """
     from mixreorg.config import merge, read_config_file
+    from mixreorg.interop.initialise import settings_of
     from mixreorg.recipes import recipe as named_recipe
     from mixreorg.train.config import TrainConfig
     from mixreorg.train.stopping import EXIT_CODES
@@ -47,6 +56,8 @@ def train(
     values = named_recipe(recipe).to_dict() if recipe is not None else {}
     if config is not None:
         values = merge(values, read_config_file(config))
+    if init is not None:
+        values = merge(values, settings_of(init))
     changes: dict[str, object] = {}
     if data:
         changes["data"] = {"train": data}

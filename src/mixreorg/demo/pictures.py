@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mixreorg.data.pairs import Pair
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.split import VOID
-from mixreorg.eval.voc_split import VocSplit
 from mixreorg.models.dual_encoder import DualEncoder, trim
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.losses import mixed_probability, scaled_similarity
@@ -24,7 +24,6 @@ from mixreorg.segment.class_maps import map_segments
 from mixreorg.segment.drawing import draw_overlay, draw_segments
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
-from mixreorg.text.class_list import ClassName
 
 _MIN_SIDE = 256
 """Smaller pictures are enlarged by a whole factor up to this side, so that their pixels stay visible."""
@@ -118,7 +117,7 @@ def mixing_groups(objective: MixReorgObjective, pairs: Sequence[Pair], seed: int
 
 
 def segmentation_rows(
-    segmenter: Segmenter, split: VocSplit, stems: Sequence[str], threshold: float
+    segmenter: Segmenter, split: BenchmarkSplit, stems: Sequence[str], threshold: float
 ) -> list[SegmentationRow]:
     """Segment scenes of a split and draw them beside their truth.
 
@@ -133,7 +132,7 @@ def segmentation_rows(
     """
     whole = Segmenter(segmenter.model, segmenter.protocol.updated(whole=True))
     with_background = Segmenter(segmenter.model, segmenter.protocol.updated(background_threshold=threshold))
-    classes = [ClassName(name) for name in split.class_names]
+    classes = split.classes
     colors: tuple[Color, ...] = ((0, 0, 0), *distinct_colors(len(classes)))
     rows = []
     for stem in stems:
@@ -154,7 +153,7 @@ def segmentation_rows(
     return rows
 
 
-def spread_stems(split: VocSplit, count: int = 12) -> tuple[str, ...]:
+def spread_stems(split: BenchmarkSplit, count: int = 12) -> tuple[str, ...]:
     """Up to ``count`` stems at equal distances over a split: a choice that no result can influence."""
     count = min(count, len(split.stems))
     return tuple(split.stems[index * len(split.stems) // count] for index in range(count))

@@ -18,10 +18,11 @@ from mixreorg.demo.curves import draw_curves
 from mixreorg.demo.page import Command, DemoReport, Scores, write_page
 from mixreorg.demo.pictures import mixing_groups, segmentation_rows, spread_stems
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.evaluate import chance_miou, evaluate_split
 from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
-from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
 from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
@@ -189,7 +190,7 @@ def _evaluate(config: TrainConfig, out: Path, scenes: Path) -> tuple[dict[str, A
     return report, gallery
 
 
-def _measure(model: DualEncoder, val: VocSplit, test: VocSplit) -> tuple[float, SplitResult]:
+def _measure(model: DualEncoder, val: BenchmarkSplit, test: BenchmarkSplit) -> tuple[float, SplitResult]:
     """Background threshold chosen on val, and the counts on test at that threshold."""
     segmenter = Segmenter(model, scenes_mixreorg().protocol, window_batch=64)
     threshold = evaluate_split(segmenter, val, BACKGROUND_THRESHOLDS).best_threshold()

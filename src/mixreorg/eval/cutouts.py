@@ -13,8 +13,9 @@ from rich.console import Console
 from mixreorg.data.progress import progress_bars
 from mixreorg.data.scenes.classes import class_names
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
+from mixreorg.eval.index_masks import read_stored_mask
 from mixreorg.eval.split import VOID
-from mixreorg.eval.voc_split import VocSplit, read_index_png
 from mixreorg.files import write_atomically
 from mixreorg.segment.photos import read_photo
 
@@ -44,7 +45,7 @@ class CutoutCounts:
     """Classes of the split that the scenes do not have."""
 
 
-def write_cutouts(split: VocSplit, out: Path, min_side: int = 64, console: Console | None = None) -> CutoutCounts:
+def write_cutouts(split: BenchmarkSplit, out: Path, min_side: int = 64, console: Console | None = None) -> CutoutCounts:
     """Write each object of a split as ``OUT/CLASS/STEM_NUMBER.png``, transparent where the photo shows anything else.
 
     Left out are objects that touch the edge of the photo, for they are mostly cut off by it, small ones, and those of
@@ -75,7 +76,7 @@ def write_cutouts(split: VocSplit, out: Path, min_side: int = 64, console: Conso
             progress.advance(bar)
     if not counts:
         raise MixreorgError(
-            f"{split.root} ({split.name}) has no object of a scene class that lies within its photo and is {min_side} "
+            f"{split.name} has no object of a scene class that lies within its photo and is {min_side} "
             "pixels long; lower --min-side or name another split"
         )
     return CutoutCounts(
@@ -85,16 +86,18 @@ def write_cutouts(split: VocSplit, out: Path, min_side: int = 64, console: Conso
 
 
 def _objects(
-    split: VocSplit, stem: str, photo_size: tuple[int, ...]
+    split: BenchmarkSplit, stem: str, photo_size: tuple[int, ...]
 ) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
     """Number, label and mask of each object of a photo."""
-    path = split.root / "SegmentationObject" / f"{stem}.png"
+    path = split.place.folder / "SegmentationObject" / f"{stem}.png"
     if not path.is_file():
         raise MixreorgError(f"{path} is missing: cutting out objects needs masks that tell them apart")
-    classes, numbers = split.read_mask(stem), read_index_png(path)
+    classes, numbers = split.read_mask(stem), read_stored_mask(path)
     if not classes.shape == numbers.shape == photo_size:
-        raise MixreorgError(f"photo, class mask and object mask of {stem!r} in {split.root} differ in size")
-    for number in np.unique(numbers[numbers > 0]):
+        raise MixreorgError(f"photo, class mask and object mask of {stem!r} in {split.place.folder} differ in size")
+    # The largest value that the file can hold is void.
+    is_object = (numbers > 0) & (numbers != np.iinfo(numbers.dtype).max)
+    for number in np.unique(numbers[is_object]):
         mask = numbers == number
         labels, sizes = np.unique(classes[mask], return_counts=True)
         label = int(labels[sizes.argmax()])

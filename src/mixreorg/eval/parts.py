@@ -110,6 +110,16 @@ def run_parts(
     return total
 
 
+def require_unused(folder: Path) -> None:
+    """Refuse a folder of parts with an evaluation in it.
+
+    Raises:
+        MixreorgError: it holds finished parts.
+    """
+    if (folder / "job.json").is_file() and next(folder.glob("part-*.npz"), None) is not None:
+        raise MixreorgError(f"{folder} holds an evaluation already; go on with it by --resume, or name another --out")
+
+
 def _claim(job: PartsJob, resume: bool) -> list[int]:
     """Write what the folder is for, or check it; returns the parts that are there."""
     marker = job.folder / "job.json"
@@ -117,9 +127,7 @@ def _claim(job: PartsJob, resume: bool) -> list[int]:
     # A run that stopped before its first part left nothing to go on with or to lose.
     if marker.is_file() and done:
         if not resume:
-            raise MixreorgError(
-                f"{job.folder} holds an evaluation already; go on with it by --resume, or name another --out"
-            )
+            require_unused(job.folder)
         written = read_json(marker)
         if written != job.fingerprint:
             raise MixreorgError(

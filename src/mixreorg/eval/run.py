@@ -26,7 +26,7 @@ from mixreorg.eval.evaluators import (
     is_function_spec,
     load_function,
 )
-from mixreorg.eval.parts import Counted, PartsJob, run_parts
+from mixreorg.eval.parts import Counted, PartsJob, require_unused, run_parts
 from mixreorg.eval.protocols import EvaluationProtocol, ResolvedProtocol, find_protocol, resolve_protocol
 from mixreorg.eval.report.facts import build_facts
 from mixreorg.eval.report.markdown import table, write_markdown
@@ -40,6 +40,8 @@ from mixreorg.segment.segmenter import default_protocol
 
 MODEL_PROTOCOL = "model"
 """Stands for the protocol that is saved with the model."""
+
+_KINDS = ("calibration", "evaluation")
 
 LoadModel = Callable[[str, str], DualEncoder]
 """Path or name and device to a model; a function of a module, for other processes load by it, too."""
@@ -128,6 +130,11 @@ def run_evaluation(options: EvalOptions, load_model: LoadModel, console: Console
         MixreorgError: anything wrong with model, data or options, before the long run where that can be known.
     """
     tasks, model = _open(options, load_model)
+    if not options.resume:
+        # Of several benchmarks the last one's folder, too, before the first is evaluated.
+        for task in tasks:
+            for kind in _KINDS:
+                require_unused(_parts(task, kind))
     facts = []
     for opened in tasks:
         task = opened
@@ -237,6 +244,11 @@ def _evaluator(make: MakeEvaluator, model: DualEncoder | None) -> SegmenterEvalu
     return SegmenterEvaluator(model, make.protocol, window_batch=make.options.window_batch, cache=make.options.cache)
 
 
+def _parts(task: _Task, kind: str) -> Path:
+    """Folder of the finished parts of one of :data:`_KINDS`."""
+    return task.folder / "parts" / kind
+
+
 def _count(
     options: EvalOptions,
     task: _Task,
@@ -253,7 +265,7 @@ def _count(
     job = PartsJob(
         split,
         measure,
-        task.folder / "parts" / ("calibration" if calibration else "evaluation"),
+        _parts(task, "calibration" if calibration else "evaluation"),
         {
             "protocol": task.protocol.hash(),
             "threshold": measure.threshold,

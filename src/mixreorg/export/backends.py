@@ -1,5 +1,6 @@
 """ONNX Runtime and OpenVINO behind one interface: named arrays in, named arrays out."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mixreorg.errors import MixreorgError
-from mixreorg.export.manifest import METADATA_KEY, ExportManifest
+from mixreorg.export.manifest import BIN_KEY, METADATA_KEY, ExportManifest
 
 Array = npt.NDArray[Any]
 
@@ -75,6 +76,12 @@ class _OpenVinoGraph:
         except Exception as error:  # RuntimeError with the place in the library's sources
             raise _unreadable(path, "openvino", openvino.__version__, error) from error
         self.manifest = ExportManifest.from_json(metadata, str(path))
+        with path.with_suffix(".bin").open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not model.has_rt_info(BIN_KEY) or model.get_rt_info(BIN_KEY).value != found:
+            raise MixreorgError(
+                f"{path.with_suffix('.bin')} and {path} are of different exports; export the model again"
+            )
         bf16 = self.manifest.precision == "bf16" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -1,5 +1,6 @@
 """From a model to exported files."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from mixreorg.export.runtime import (
 from mixreorg.files import write_together
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.photos import read_photo
-from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.protocol import Protocol, hash_values
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.window_plan import plan_windows
 from mixreorg.text.class_list import ClassName
@@ -87,6 +88,8 @@ def export_model(
         raise MixreorgError("int8 is calibrated on photos, and nothing else is: give --photos FOLDER with int8 alone")
     manifest = ExportManifest(
         version=__version__,
+        weights=_fingerprint(model),
+        tokenizer=hash_values(model.tokenizer.to_dict()) if classes is None else None,
         precision=precision,
         size=size,
         patch_size=patch,
@@ -112,6 +115,14 @@ def export_model(
     # Parts of two exports would not fit each other.
     write_together(files)
     return list(files)
+
+
+def _fingerprint(model: DualEncoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _image_graph(segmenter: Segmenter, classes: tuple[ClassName, ...] | None) -> tuple[ImageGraph, tuple[str, ...]]:

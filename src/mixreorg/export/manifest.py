@@ -10,9 +10,11 @@ from mixreorg.errors import MixreorgError
 from mixreorg.segment.protocol import Protocol
 from mixreorg.text.class_list import ClassName
 
-FORMAT = "mixreorg-export-1"
+FORMAT = "mixreorg-export-2"
 METADATA_KEY = "mixreorg"
 """Name of the manifest among the metadata of an ONNX file, and in the runtime information of an OpenVINO one."""
+BIN_KEY = "mixreorg_bin"
+"""Name of the SHA-256 of OpenVINO's file of weights in the runtime information of the description."""
 
 Runtime = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -36,6 +38,10 @@ class ExportManifest(StrictConfig):
     """Version of the layout of the files."""
     version: str
     """Version of mixreorg that wrote the file."""
+    weights: str
+    """Identifies the weights of the whole model, so that graphs of different models are not taken for one."""
+    tokenizer: str | None
+    """Identifies the tokenizer of a free-vocabulary export; None with baked classes, which need none."""
     precision: Precision
     """How weights are stored; ``int8``: how products are computed, too."""
     size: tuple[int, int] | None

@@ -1,11 +1,12 @@
 """ONNX graphs as OpenVINO's pair of files."""
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mixreorg.errors import MixreorgError
-from mixreorg.export.manifest import METADATA_KEY, ExportManifest
+from mixreorg.export.manifest import BIN_KEY, METADATA_KEY, ExportManifest
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,7 +31,11 @@ def openvino_files(model: "ModelProto", path: Path, manifest: ExportManifest) ->
     with TemporaryDirectory() as folder:
         made = Path(folder) / "graph.xml"
         try:
-            openvino.save_model(converted, made, compress_to_fp16=manifest.precision == "fp16")
+            half = manifest.precision == "fp16"
+            openvino.save_model(converted, made, compress_to_fp16=half)
+            # The description says which weights are its own: those of another model may have the same size.
+            converted.set_rt_info(hashlib.sha256(made.with_suffix(".bin").read_bytes()).hexdigest(), BIN_KEY)
+            openvino.save_model(converted, made, compress_to_fp16=half)
             # It does not always notice that a disk is full; files that are not whole cannot be read back.
             openvino.Core().read_model(made)
             weights, description = made.with_suffix(".bin").read_bytes(), made.read_bytes()

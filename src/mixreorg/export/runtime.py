@@ -21,7 +21,7 @@ from mixreorg.export.decoding import (
 )
 from mixreorg.export.manifest import SUFFIXES, ExportManifest
 from mixreorg.segment.photos import PhotoSource, read_photo
-from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.protocol import Protocol, hash_values
 from mixreorg.segment.refinement import make_refiner
 from mixreorg.segment.resize import FloatArray, resize_photo
 from mixreorg.segment.results import Segmentation, result_names
@@ -51,7 +51,11 @@ class ExportedOutput:
 
 
 def find_export(path: Path) -> Path | None:
-    """The image graph that a path stands for: a folder with one, or the file itself; None where there is none."""
+    """The image graph that a path stands for: a folder with one, or the file itself; None where there is none.
+
+    A leading ``~`` is the user's folder.
+    """
+    path = path.expanduser()
     if path.suffix in SUFFIXES.values():
         return path
     found = [path / f"{IMAGE}{suffix}" for suffix in SUFFIXES.values() if (path / f"{IMAGE}{suffix}").is_file()]
@@ -101,10 +105,12 @@ class ExportedSegmenter:
         self._phrase_embeddings: dict[str, FloatArray] = {}
         if self.manifest.classes is None:
             text_path = path.with_name(TEXT + path.suffix)
-            self._tokenizer = Tokenizer.from_file(path.parent / TOKENIZER)
             self._text = load_graph(text_path, threads)
             if self._text.manifest != self.manifest:
                 raise MixreorgError(f"{text_path} and {path} are of different exports; export the model again")
+            self._tokenizer = Tokenizer.from_file(path.parent / TOKENIZER)
+            if hash_values(self._tokenizer.to_dict()) != self.manifest.tokenizer:
+                raise MixreorgError(f"{path.parent / TOKENIZER} is not the tokenizer of {path}; export the model again")
 
     def __call__(
         self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName] | None = None

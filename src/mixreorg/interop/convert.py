@@ -1,6 +1,7 @@
-"""One model, three layouts: ours, ``transformers``', the original code's. No value changes on the way."""
+"""One model, three layouts: ours, ``transformers``', the original code's. No value changes on the way unless asked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,9 @@ from mixreorg.text.tokenizer import Tokenizer
 
 Target = Literal["hf", "native", "original"]
 """``hf``: a folder of ``transformers``. ``native``: a model folder. ``original``: one ``.pth`` file."""
+Half = Literal["fp16", "bf16"]
+"""``fp16`` keeps 11 significant bits, ``bf16`` 8 and the range of float32."""
+_HALVES: dict[Half, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _SUFFIXES = (".pth", ".pt")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -33,19 +37,22 @@ def convert_model(
     to: Target,
     *,
     facts: CardFacts | None = None,
+    precision: Half | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a model in another layout, bit for bit.
 
-    Tensors keep their values and types. What a layout has no place for (training options, protocol, the second logit
-    scale, an own tokenizer beside a ``.pth``) goes into the weight file as a note, which nobody else reads and from
-    which the way back restores it. The result is read again and compared before it takes its place.
+    Tensors keep their values and types, unless a precision is asked for. What a layout has no place for (training
+    options, protocol, the second logit scale, an own tokenizer beside a ``.pth``) goes into the weight file as a note,
+    which nobody else reads and from which the way back restores it. The result is read again and compared before it
+    takes its place.
 
     Args:
         source: whatever :func:`~mixreorg.interop.loading.load_model` reads.
         destination: a folder, or for ``original`` a file that ends in ``.pth`` or ``.pt``.
         to: the layout.
         facts: for the model card of a folder.
+        precision: round weights to 16 bits: half the space. Whoever loads them gets float32 back, with these values.
         overwrite: replace an earlier conversion.
 
     Returns:
@@ -53,7 +60,7 @@ def convert_model(
 
     Raises:
         MixreorgError: no usable model at ``source``, an architecture that the layout cannot express (every reason is
-            named), a destination in use, or a full disk.
+            named), values beyond the range of ``precision``, a destination in use, or a full disk.
     """
     if to not in get_args(Target):
         raise MixreorgError(f"there is no layout {to!r}; take {', '.join(get_args(Target))}")
@@ -63,6 +70,8 @@ def convert_model(
     with torch.device("meta"):
         expected = DualEncoder(weights.config).state_dict()
     check_state(weights.state, expected, str(weights.file))
+    if precision is not None:
+        weights = replace(weights, state=_rounded(weights, precision))
     tokenizer = require_tokenizer(weights)
     if to != "native":
         _check_expressible(weights, to)
@@ -110,6 +119,17 @@ def _check_expressible(weights: GroupViTWeights, to: Literal["hf", "original"]) 
             f"{weights.file} cannot be written for {whose}, which does not have: {'; '.join(problems)}. Only models of "
             "the published architecture can; --to native takes all"
         )
+
+
+def _rounded(weights: GroupViTWeights, precision: Half) -> dict[str, Tensor]:
+    dtype = _HALVES[precision]
+    rounded = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in weights.state.items()
+    }
+    too_large = next((name for name, tensor in rounded.items() if not tensor.isfinite().all()), None)
+    if too_large is not None:
+        raise MixreorgError(f"{weights.file}: {too_large} holds values beyond the range of {precision}; take bf16")
+    return rounded
 
 
 def _metadata(weights: GroupViTWeights, to: Target, tokenizer: Tokenizer | None = None) -> dict[str, str]:

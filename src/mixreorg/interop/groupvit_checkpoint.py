@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mixreorg.bundled import bundled_name
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.interop.architecture import infer_config
@@ -61,8 +62,9 @@ class GroupViTWeights:
         """What ``data.tokenizer`` of a training run must be."""
         if self.tokenizer is None or self.tokenizer.is_clip:
             return "clip"
-        native = self.file.parent / "tokenizer.json"
-        return str(native) if self.layout == "native" else "the tokenizer.json that mixreorg convert --to native writes"
+        if self.layout != "native":
+            return "the tokenizer.json that mixreorg convert --to native writes"
+        return bundled_name(self.file.parent) or str(self.file.parent / "tokenizer.json")
 
 
 def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -> GroupViTWeights:

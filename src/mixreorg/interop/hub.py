@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.models.folder import FORMAT
@@ -18,26 +19,32 @@ ALIASES = {
 _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _TOKENIZER = ("tokenizer.json", "merges.txt", "vocab.json")
+_PATIENCE = 5.0
+"""Seconds to wait for the hub's first answer."""
 _Result = TypeVar("_Result")
 
 
 def locate(source: str | Path) -> Path:
     """The file or folder that a model's name stands for; a name on the hub is fetched into the hub's cache.
 
+    A name of :data:`~mixreorg.bundled.BUNDLED` is the model that comes with the package.
     A name is taken to be one on the hub when it is an alias or has the form ``OWNER/NAME`` or ``OWNER/NAME@REVISION``,
     and neither that path nor a folder ``OWNER`` exists. A ``Path`` is always a path. ``HF_HOME``, ``HF_HUB_OFFLINE``
     and the token of ``hf auth login`` act as in every program that uses the hub.
 
     Args:
-        source: a path, an alias (:data:`ALIASES`) or a name on the hub.
+        source: a path, the name of a bundled model, an alias (:data:`ALIASES`) or a name on the hub.
 
     Returns:
         A path, which exists if the name was on the hub.
 
     Raises:
-        MixreorgError: no such model on the hub, no network and not in the cache, or another kind of model.
+        MixreorgError: no such model on the hub, no network and not in the cache, another kind of model, or a bundled
+            model that this installation lacks.
     """
     path = Path(source).expanduser()
+    if source in BUNDLED and not path.exists():
+        return bundled_folder(str(source))
     name = ALIASES.get(str(source), str(source))
     match = _NAME.fullmatch(name)
     if (
@@ -83,12 +90,14 @@ def push_to_hub(folder: str | Path, repo: str, *, private: bool = False, message
 
 def _fetch(repo: str, revision: str | None, source: str) -> Path:
     library = _library(f"there is no file or folder {source}; to fetch the model {repo} from the Hugging Face hub")
+    what = f"cannot fetch {repo} from the Hugging Face hub, and there is no file or folder {source}"
     missing = (library.errors.EntryNotFoundError,)
 
     def get(file: str, at: str | None) -> Path:
         return Path(library.hf_hub_download(repo, file, revision=at, library_name="mixreorg"))
 
     def fetch() -> Path:
+        _require_hub(library, repo, revision, what)
         config = get("config.json", revision)
         # Whatever happens on the hub meanwhile, all files are those of one commit.
         commit = config.parent.name
@@ -104,11 +113,25 @@ def _fetch(repo: str, revision: str | None, source: str) -> Path:
                 continue
         return config.parent
 
-    return _explained(
-        fetch,
-        f"cannot fetch {repo} from the Hugging Face hub, and there is no file or folder {source}",
-        "check the name, or log in with `hf auth login` if it is private",
-    )
+    return _explained(fetch, what, "check the name, or log in with `hf auth login` if it is private")
+
+
+def _require_hub(library: Any, repo: str, revision: str | None, what: str) -> None:
+    """Ask the hub once before a first download: the library itself would try for most of a minute.
+
+    Raises:
+        MixreorgError: nobody answers. Any answer will do, for the download itself explains it or tries again.
+    """
+    if isinstance(library.try_to_load_from_cache(repo, "config.json", revision=revision), str):
+        return
+    try:
+        library.get_hf_file_metadata(library.hf_hub_url(repo, "config.json", revision=revision), timeout=_PATIENCE)
+    except library.errors.HfHubHTTPError:
+        return
+    except library.errors.HFValidationError:
+        raise
+    except Exception as error:  # the network stack below the hub's library raises errors of its own
+        raise _unreachable(what) from error
 
 
 def _check_kind(config: Path, repo: str) -> None:
@@ -130,16 +153,20 @@ def _explained(action: Callable[[], _Result], what: str, login: str) -> _Result:
     except errors.RevisionNotFoundError as error:
         raise MixreorgError(f"{what}: it has no such revision; check what follows the @") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise MixreorgError(
-            f"{what}: the hub cannot be reached (or HF_HUB_OFFLINE is set) and the model is not in the cache; fetch it "
-            "once with a network, or copy its folder here and give the folder"
-        ) from error
+        raise _unreachable(what) from error
     except errors.EntryNotFoundError as error:
         raise MixreorgError(f"{what}: it lacks a file that every GroupViT has ({_first_line(error)})") from error
     except (errors.HfHubHTTPError, errors.HFValidationError) as error:
         raise MixreorgError(f"{what}: {_first_line(error)}") from error
     except Exception as error:  # the network stack below the hub's library raises errors of its own
         raise MixreorgError(f"{what}: {_first_line(error)}; is there a network?") from error
+
+
+def _unreachable(what: str) -> MixreorgError:
+    return MixreorgError(
+        f"{what}: the hub cannot be reached (or HF_HUB_OFFLINE is set) and the model is not in the cache; fetch it "
+        "once with a network, or copy its folder here and give the folder"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from mixreorg.interop.architecture import HEAD_WIDTH, side_of_grid
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.vit_checkpoint import read_vit
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mixreorg.models.folder import check_finite
 
 _POSITIONS = "image_encoder.position_embedding"
 # Fields in which a model may differ from the weights it starts from: positions are resized, the others act in training
@@ -74,6 +75,42 @@ class InitReport:
         return "\n".join([*lines, *self.notes])
 
 
+def settings_of(source: str) -> dict[str, Any]:
+    """Settings of a run that goes on with a model: its weights, architecture, tokenizer, image size and protocol.
+
+    What acts in training alone, such as drop path, is left to the run.
+
+    Args:
+        source: whatever :func:`~mixreorg.interop.loading.load_model` reads.
+
+    Returns:
+        Nested values to lay over those of a :class:`~mixreorg.train.config.TrainConfig`.
+
+    Raises:
+        MixreorgError: nothing usable there, or a tokenizer in a form that training does not read.
+    """
+    weights = read_groupvit(source)
+    is_readable = weights.layout == "native" or weights.tokenizer is None or weights.tokenizer.is_clip
+    if not is_readable:
+        raise MixreorgError(
+            f"{weights.file} has a tokenizer of its own in a form that training does not read; bring the model to ours "
+            f"first: mixreorg convert {source} FOLDER --to native"
+        )
+    model = weights.config.to_dict()
+    kept = {
+        name: {key: item for key, item in value.items() if key not in _FREE} if isinstance(value, dict) else value
+        for name, value in model.items()
+        if name not in _FREE
+    }
+    side = weights.config.image.image_size
+    settings = {
+        "initialise": {"weights": "groupvit", "path": source},
+        "model": {**kept, "image": {**kept["image"], "image_size": side}},
+        "data": {"tokenizer": weights.tokenizer_setting, "transform": {"image_size": side}},
+    }
+    return settings if weights.protocol is None else {**settings, "protocol": weights.protocol}
+
+
 def initialise(model: DualEncoder, config: InitConfig) -> InitReport | None:
     """Load weights into a fresh model, in place.
 
@@ -113,8 +150,9 @@ def _load(
                 f"{source} does not fit the model: {name} has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(expected[name].shape)}"
             )
-        if tensor.is_complex() or not tensor.float().isfinite().all():
-            raise MixreorgError(f"{source} is damaged: {name} holds values that are not numbers; restore it")
+        if tensor.is_complex():
+            raise MixreorgError(f"{source} is damaged: {name} holds complex numbers; restore it")
+    check_finite(taken, str(source))
     model.load_state_dict(taken, strict=False)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return InitReport(

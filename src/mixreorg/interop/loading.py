@@ -20,11 +20,11 @@ def load_model(
     """Load a GroupViT or MixReorg model for inference.
 
     Args:
-        source: a model folder, a checkpoint folder or a run folder (its best checkpoint by mIoU, or the newest where
-            none was evaluated); a folder or file of ``transformers``' ``GroupViTModel``; a ``.pth`` of the original
-            code; ``OWNER/NAME`` on the Hugging Face hub, or ``groupvit-gcc-yfcc`` and ``groupvit-gcc-redcaps``, the
-            published weights (see :func:`~mixreorg.interop.hub.locate`). The architecture of others' weights is read
-            from the tensors.
+        source: ``scenes-tiny``, the model that comes with the package; a model folder, a checkpoint folder or a run
+            folder (its best checkpoint by mIoU, or the newest where none was evaluated); a folder or file of
+            ``transformers``' ``GroupViTModel``; a ``.pth`` of the original code; ``OWNER/NAME`` on the Hugging Face
+            hub, or ``groupvit-gcc-yfcc`` and ``groupvit-gcc-redcaps``, the published weights (see
+            :func:`~mixreorg.interop.hub.locate`). The architecture of others' weights is read from the tensors.
         device: where the weights go.
         unseen: for others' files that stand alone: what tensors do not show, above all the numbers of heads. By default
             those of the published models, whose heads are 64 wide.

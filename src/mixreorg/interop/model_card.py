@@ -1,6 +1,7 @@
 """The model card: ``README.md`` of a model folder, for people and for the hub."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,27 @@ class CardFacts:
     """Photo for the card's picture."""
     classes: str | None = None
     """Class names for that photo."""
+    credit: str | None = None
+    """Whose works the training data are made of, and under which licence."""
+    results: "CardResults | None" = None
+    """An evaluation, in place of the one that is recorded with the weights."""
+    limits: str | None = None
+    """What the model cannot do, beside what no GroupViT can."""
 
     def __post_init__(self) -> None:
         """Check the fields against each other."""
         if (self.photo is None) != (self.classes is None):
             raise MixreorgError("the picture of a model card needs a photo and class names: give both, or neither")
+
+
+@dataclass(frozen=True)
+class CardResults:
+    """An evaluation as a card shows it."""
+
+    what: str
+    """Model, data and protocol, in a sentence."""
+    values: Mapping[str, float]
+    """In percent, by name."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +91,9 @@ def write_card(model: CardModel, facts: CardFacts, source: Path, folder: Path) -
         _use(model),
         _architecture(model),
         _training(facts, run),
-        _results(model, run),
-        f"## Licence\n\n{license_name or 'Not stated: ask the owner of the weights before you use them.'}",
-        _LIMITS,
+        _results(model, facts, run),
+        _licence(license_name, facts),
+        " ".join(filter(None, (_LIMITS, facts.limits))),
     ]
     write_text(folder / CARD, "\n\n".join(section for section in sections if section) + "\n")
 
@@ -149,23 +166,25 @@ def _training(facts: CardFacts, run: dict[str, Any]) -> str:
     return "## Training\n\n" + "\n".join(lines)
 
 
-def _results(model: CardModel, run: dict[str, Any]) -> str:
-    protocol = model.protocol
-    lines = ["## Results", ""]
+def _recorded_results(run: dict[str, Any]) -> CardResults | None:
+    """The evaluation of a run card, if it has one."""
     metrics = {
         name: value
         for name, value in run.get("metrics", {}).items()
         if name not in _NO_PERCENTAGE and isinstance(value, int | float)
     }
-    if metrics:
-        evaluation = run.get("config", {}).get("evaluation", {})
-        lines += [
-            f"Split `{evaluation.get('split')}`, at most {evaluation.get('max_images')} images, percent; one seed.",
-            "",
-            "| metric | value |",
-            "| --- | --- |",
-            *(f"| {name} | {value:.1f} |" for name, value in metrics.items()),
-        ]
+    evaluation = run.get("config", {}).get("evaluation", {})
+    what = f"Split `{evaluation.get('split')}`, at most {evaluation.get('max_images')} images, percent; one seed."
+    return CardResults(what, metrics) if metrics else None
+
+
+def _results(model: CardModel, facts: CardFacts, run: dict[str, Any]) -> str:
+    protocol = model.protocol
+    lines = ["## Results", ""]
+    results = facts.results or _recorded_results(run)
+    if results is not None:
+        rows = (f"| {name} | {value:.1f} |" for name, value in results.values.items())
+        lines += [results.what, "", "| metric | value |", "| --- | --- |", *rows]
     else:
         lines.append("No evaluation is recorded with the weights.")
     if protocol is not None:
@@ -177,6 +196,11 @@ def _results(model: CardModel, run: dict[str, Any]) -> str:
             f"templates {', '.join(protocol.get('templates', []))}",
         ]
     return "\n".join(lines)
+
+
+def _licence(name: str | None, facts: CardFacts) -> str:
+    text = name or "Not stated: ask the owner of the weights before you use them."
+    return "\n\n".join(filter(None, ("## Licence", text, facts.credit)))
 
 
 _LIMITS = (

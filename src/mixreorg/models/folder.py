@@ -138,7 +138,8 @@ def check_state(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     """Compare tensors with what a module expects, by name, shape and kind of number (of any precision).
 
     Raises:
-        MixreorgError: naming the first missing, unexpected, mis-shaped or mis-typed tensors.
+        MixreorgError: naming the first missing, unexpected, mis-shaped or mis-typed tensors, or one with values that
+            are not numbers.
     """
     problems = [f"missing {name}" for name in expected if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in expected]
@@ -155,6 +156,23 @@ def check_state(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise MixreorgError(f"{source} does not fit the model: {'; '.join(problems[:5])}{more}")
+    check_finite(state, source)
+
+
+def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse weights that can compute nothing.
+
+    Raises:
+        MixreorgError: naming the first tensor that holds NaN or an infinite value.
+    """
+    # One sum tells of any such value, in a fraction of the time that looking at each takes; it may overflow.
+    suspects = (name for name, tensor in state.items() if not tensor.sum(dtype=torch.float64).isfinite())
+    for name in suspects:
+        if not state[name].float().isfinite().all():
+            raise MixreorgError(
+                f"{source} is damaged: {name} holds values that are NaN or infinite; restore it, or take an earlier "
+                "checkpoint"
+            )
 
 
 def resolve_model_folder(path: Path) -> Path:

@@ -17,6 +17,7 @@ import ftfy
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BackendTokenizer
 
+from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
 
@@ -73,6 +74,18 @@ class Tokenizer:
     def clip(cls, context_length: int = CLIP_CONTEXT_LENGTH) -> Self:
         """CLIP's tokenizer: 49,408 ids, the same as CLIP's for every caption."""
         return cls(_clip_merges(), context_length)
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The tokenizer of a setting: ``clip``, the name of a bundled model for its own, or a file.
+
+        Raises:
+            MixreorgError: no such file, a damaged one, or a bundled model that this installation lacks.
+        """
+        if name == "clip":
+            return cls.clip()
+        is_bundled = name in BUNDLED and not Path(name).exists()
+        return cls.from_file(bundled_folder(name) / "tokenizer.json" if is_bundled else Path(name))
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int = 2048, context_length: int = CLIP_CONTEXT_LENGTH) -> Self:

@@ -52,8 +52,8 @@ class DataConfig(StrictConfig):
     cache_gb: float = Field(50.0, gt=0)
     """Largest size of that folder in GB; the shards that were used longest ago make room."""
     tokenizer: str = "clip"
-    """``clip``, or a tokenizer file made by ``mixreorg data tokenizer``. It decides the text encoder's
-    ``vocab_size``, ``context_length`` and ``end_id``, whatever these say."""
+    """``clip``, ``scenes-tiny`` for that of the bundled model, or a tokenizer file made by ``mixreorg data tokenizer``.
+    It decides the text encoder's ``vocab_size``, ``context_length`` and ``end_id``, whatever these say."""
     nouns: str | None = None
     """Word list of the multi-label loss: a text file with one noun or phrase per line, or a folder in VOC layout, for
     its ``classes.txt``. Read where ``objective.multi_label`` counts."""

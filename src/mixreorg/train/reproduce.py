@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from rich.console import Console
 
+from mixreorg.bundled import BUNDLED
 from mixreorg.errors import MixreorgError
 from mixreorg.text.nouns import NounList
 from mixreorg.train.card import RunCard, logged_losses, read_card, versions
@@ -165,7 +166,7 @@ def _config(
 def _tokenizer(card: RunCard, folder: Path) -> str:
     """The checkpoint's own copy of the tokenizer where there is one, else the file that the card names."""
     name = card.config.data.tokenizer
-    if name == "clip":
+    if name in ("clip", *BUNDLED):
         return name
     for place in (folder, folder / "checkpoints" / f"step-{card.step:08d}"):
         if (place / "tokenizer.json").is_file():

@@ -35,8 +35,7 @@ def resolve(config: TrainConfig, *, bf16: bool) -> tuple[TrainConfig, Tokenizer]
         The configuration with the tokenizer's vocabulary, context length and end-of-text id, and a model with the logit
         scales that the objective has use for; and the tokenizer.
     """
-    name = config.data.tokenizer
-    tokenizer = Tokenizer.clip() if name == "clip" else Tokenizer.from_file(Path(name))
+    tokenizer = Tokenizer.named(config.data.tokenizer)
     text = config.model.text.updated(
         vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length, end_id=tokenizer.end_id
     )

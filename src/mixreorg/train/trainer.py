@@ -14,9 +14,10 @@ from mixreorg.data.problems import Problem, Problems
 from mixreorg.data.transforms import augment
 from mixreorg.distributed import on_first_process, rank, world_size
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.evaluate import evaluate_split
 from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
-from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import write_json
 from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder
@@ -120,7 +121,7 @@ class _Run:
         words = None if self.nouns is None else self.nouns.nouns.fingerprint()
         facts = RunFacts(self.source.fingerprint(), len(self.source), self.engine.device, words)
         self.store = CheckpointStore(run, self.config, facts)
-        self.split: VocSplit | None = None
+        self.split: BenchmarkSplit | None = None
         if self.config.evaluation.root is not None:
             evaluation = self.config.evaluation
             self.split = open_voc_split(Path(str(evaluation.root)), evaluation.split, evaluation.max_images)

@@ -169,6 +169,21 @@ def test_an_interrupted_command_goes_on(
     assert (tmp_path / "out" / "report.json").is_file()
 
 
+def test_a_used_folder_is_refused_before_the_first_benchmark(tmp_path: Path, model: Path, voc: Path) -> None:
+    for source, target in (("JPEGImages", "images/val"), ("SegmentationClass", "annotations/val")):
+        (voc / target).parent.mkdir()
+        (voc / source).rename(voc / target)
+        (voc / source).symlink_to(voc / target)
+    used = tmp_path / "out" / "ade_folder" / "parts" / "evaluation"
+    used.mkdir(parents=True)
+    for name in ("job.json", "part-00000.npz"):
+        (used / name).write_text("{}")
+    with pytest.raises(MixreorgError, match=r"ade_folder/parts/evaluation holds an evaluation already"):
+        run(model, "--benchmark", "voc_folder,ade_folder", "--data", voc, "--protocol", "model", "--threshold", 0.5,
+            "--out", tmp_path / "out")  # fmt: skip
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ade_folder"]
+
+
 def test_any_function_can_be_evaluated(tmp_path: Path, voc: Path) -> None:
     adapter = tmp_path / "adapter.py"
     adapter.write_text(ADAPTER)

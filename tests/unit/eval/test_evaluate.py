@@ -70,6 +70,15 @@ def test_masks_are_read_with_void(voc: Path) -> None:
     assert split.read_mask("1").tolist() == [[0, 3, VOID]]
 
 
+def test_it_is_read_as_own_data_are(voc: Path) -> None:
+    (voc / "classes.txt").write_text("background\ndog=dog|puppy\n# a remark\ncat\ncar\n")
+    for photo in (voc / "JPEGImages").iterdir():
+        photo.rename(photo.with_suffix(".png"))
+    split = open_voc_split(voc, "val")
+    assert split == open_benchmark("voc_folder", voc)
+    assert split.classes[0].phrases == ("dog", "puppy")
+
+
 @pytest.mark.parametrize("refine", ["none", "pamr", "guided"])
 @pytest.mark.parametrize("options", [{}, {"tile_scales": (1.5,), "flip": True, "segment_similarity": 0.9}])
 def test_the_result_equals_photo_by_photo_segmentation(voc: Path, varied_model: DualEncoder, options, refine) -> None:
@@ -157,5 +166,5 @@ def test_masks_that_are_no_masks(voc: Path) -> None:
     with pytest.raises(MixreorgError, match="mode RGB, but masks hold one index"):
         split.read_mask("0")
     Image.fromarray(np.full((2, 2), 9, dtype=np.uint8)).save(voc / "SegmentationClass/0.png")
-    with pytest.raises(MixreorgError, match=r"label 9, but classes\.txt has 3 classes"):
+    with pytest.raises(MixreorgError, match=r"unknown label 9; .*classes\.txt has 3 classes"):
         split.read_mask("0")

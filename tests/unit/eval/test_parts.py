@@ -8,11 +8,12 @@ import pytest
 from eval_kit import write_voc
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import read_arrays
+from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.evaluate import evaluate_split
 from mixreorg.eval.evaluators import Evaluator, Measure, SegmenterEvaluator
 from mixreorg.eval.parts import PartsJob, run_parts
 from mixreorg.eval.protocols import EvaluationProtocol, ResolvedProtocol, resolve_protocol
-from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import save_model
@@ -61,8 +62,8 @@ def test_parts_sum_to_one_evaluation(job: PartsJob, tiny_model: DualEncoder) -> 
 
 def test_two_processes_count_what_one_does_and_report_a_bad_mask(job: PartsJob) -> None:
     alone = run_parts(job).result
-    assert isinstance(job.split, VocSplit)
-    mask = job.split.root / "SegmentationClass" / "val4.png"
+    assert isinstance(job.split, BenchmarkSplit)
+    mask = job.split.place.folder / "SegmentationClass" / "val4.png"
     content = mask.read_bytes()
     mask.write_bytes(b"no picture")
     second = replace(job, folder=job.folder.parent / "second")
@@ -101,8 +102,8 @@ def test_a_stopped_run_goes_on(job: PartsJob) -> None:
 
 
 def test_a_run_that_counted_nothing_leaves_the_folder_free(job: PartsJob) -> None:
-    assert isinstance(job.split, VocSplit)
-    mask = job.split.root / "SegmentationClass" / "val0.png"
+    assert isinstance(job.split, BenchmarkSplit)
+    mask = job.split.place.folder / "SegmentationClass" / "val0.png"
     content = mask.read_bytes()
     mask.write_bytes(b"no picture")
     with pytest.raises(MixreorgError, match="cannot read the mask"):

@@ -23,10 +23,11 @@ from mixreorg.errors import MixreorgError
 from mixreorg.export.exporter import export_model
 from mixreorg.export.graphs import OPSET
 from mixreorg.export.manifest import METADATA_KEY
-from mixreorg.export.runtime import ExportedSegmenter
+from mixreorg.export.runtime import ExportedSegmenter, find_export
 from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.text.tokenizer import Tokenizer
 
 SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30)]
 
@@ -227,7 +228,7 @@ def test_files_of_another_version(exports, tmp_path) -> None:
     manifest = next(item for item in graph.metadata_props if item.key == METADATA_KEY)
     manifest.value = json.dumps({**json.loads(manifest.value), "format": "mixreorg-export-0"})
     onnx.save(graph, path)
-    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-1'"):
+    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-2'"):
         ExportedSegmenter(path)
 
     del graph.metadata_props[:]
@@ -239,8 +240,8 @@ def test_files_of_another_version(exports, tmp_path) -> None:
 def test_openvino_files_of_another_version(exports, tmp_path) -> None:
     path = copy(exports, tmp_path / "copy") / "baked.xml"
     whole = path.read_text(encoding="utf-8")
-    path.write_text(whole.replace("mixreorg-export-1", "mixreorg-export-0"), encoding="utf-8")
-    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-1'"):
+    path.write_text(whole.replace("mixreorg-export-2", "mixreorg-export-0"), encoding="utf-8")
+    with pytest.raises(MixreorgError, match="'mixreorg-export-0' and this version reads 'mixreorg-export-2'"):
         ExportedSegmenter(path)
     path.write_text(re.sub(f"<{METADATA_KEY} value=[^>]*>", "", whole), encoding="utf-8")
     with pytest.raises(MixreorgError, match="no manifest"):
@@ -256,6 +257,38 @@ def test_parts_of_different_exports(exports, model, tmp_path) -> None:
     shutil.copy(tmp_path / "other" / "text.onnx", root / "onnx")
     with pytest.raises(MixreorgError, match="different exports"):
         ExportedSegmenter(root / "onnx")
+
+
+def test_parts_of_different_models(exports, model, tmp_path) -> None:
+    """Files of another model of the same architecture, which would compute without complaint."""
+    other = deepcopy(model)
+    with torch.no_grad():
+        other.image_projector.out.weight.mul_(2)
+    other.tokenizer = Tokenizer(model.tokenizer.merges[:-1], model.tokenizer.context_length)
+    for to, name, message in (
+        ("onnx", "text.onnx", "different exports"),
+        ("onnx", "image.onnx", "different exports"),
+        ("onnx", "tokenizer.json", r"tokenizer\.json is not the tokenizer of"),
+        ("openvino", "image.bin", "different exports"),
+    ):
+        if not (tmp_path / to).is_dir():
+            export_model(other, tmp_path / to, to)
+        root = copy(exports, tmp_path / f"copy-{name}")
+        shutil.copy(tmp_path / to / name, root / to)
+        with pytest.raises(MixreorgError, match=message):
+            ExportedSegmenter(root / to, threads=1)
+
+
+def test_a_failed_export_leaves_no_folder(model, tmp_path) -> None:
+    with disk_full_at(1000), pytest.raises(MixreorgError, match="cannot write"):
+        export_model(model, tmp_path / "new" / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_users_folder(exports, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(exports))
+    assert find_export(Path("~/onnx")) == exports / "onnx" / "image.onnx"
+    assert ExportedSegmenter("~/baked.onnx", threads=1).manifest.classes is not None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -137,6 +138,23 @@ def test_without_a_network_and_without_a_copy(session: Session) -> None:
         "groupvit-gcc-redcaps: the hub cannot be reached (or HF_HUB_OFFLINE is set) and the model is not in the "
         "cache; fetch it once with a network, or copy its folder here and give the folder"
     )
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+            "HF_ENDPOINT": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "HF_HOME": str(tmp_path),
+            "NO_PROXY": "127.0.0.1",
+        }
+        command = [sys.executable, "-m", "mixreorg", "convert", "me/model", "copy", "--to", "hf"]
+        result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 2
+    # The library would warn of each of its attempts.
+    assert len(result.stderr.splitlines()) == 1
+    assert "me/model: the hub cannot be reached" in result.stderr
 
 
 def test_names_and_revisions(session: Session) -> None:

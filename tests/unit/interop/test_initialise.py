@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 from transformers import GroupViTModel
 
+from mixreorg.config import merge
 from mixreorg.errors import MixreorgError
-from mixreorg.interop.initialise import InitConfig, InitReport, initialise
+from mixreorg.interop.hf_tokenizer import write_hf_tokenizer
+from mixreorg.interop.initialise import InitConfig, InitReport, initialise, settings_of
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
+from mixreorg.recipes import scenes_mixreorg
+from mixreorg.segment.protocol import groupvit_protocol
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
+from mixreorg.train.setup import resolve
 
 Convert = Callable[[DualEncoder], dict[str, Tensor]]
 
@@ -183,7 +188,7 @@ def test_mis_shaped_and_damaged_tensors(
     with pytest.raises(MixreorgError, match=r"image_encoder\.norm\.weight has shape \(31,\), expected \(32,\)"):
         start(fresh(tiny_config), tmp_path / "w.pth")
     torch.save({**state, "img_encoder.norm.weight": torch.full((32,), torch.nan)}, tmp_path / "w.pth")
-    with pytest.raises(MixreorgError, match=r"image_encoder\.norm\.weight holds values that are not numbers"):
+    with pytest.raises(MixreorgError, match=r"image_encoder\.norm\.weight holds values that are NaN"):
         start(fresh(tiny_config), tmp_path / "w.pth")
 
 
@@ -198,3 +203,40 @@ def test_no_weights_asked_for_and_no_path_given(tiny_model: DualEncoder, tmp_pat
     with pytest.raises(MixreorgError, match=r"path w\.pth is not used while weights is 'none'"):
         InitConfig.from_dict({"path": "w.pth"})
     assert InitConfig.from_dict(json.loads('{"weights": "vit", "path": "w.pth"}')).path == "w.pth"
+
+
+def test_a_run_takes_the_settings_of_a_model(
+    tiny_config: DualEncoderConfig, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixreorg.bundled._ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    image = tiny_config.image.updated(drop_path=0.25, mlp_ratio=2.0, assignment="soft")
+    protocol = groupvit_protocol(32).updated(name="mine")
+    model = DualEncoder(tiny_config.updated(image=image), tokenizer)
+    for folder, name in (("scenes-tiny", "scenes-tiny"), ("other", str(tmp_path / "other"))):
+        save_model(model, tmp_path / folder, protocol.to_dict())
+        monkeypatch.chdir(tmp_path / folder)
+        recipe = scenes_mixreorg()
+        config = TrainConfig.from_dict(merge(recipe.to_dict(), settings_of(name)), source="test")
+        # What acts in training alone stays the recipe's.
+        assert config.model == model.config.updated(
+            image=image.updated(
+                drop_path=recipe.model.image.drop_path,
+                init_std=recipe.model.image.init_std,
+                group_token_std=recipe.model.image.group_token_std,
+            )
+        )
+        assert (config.objective, config.optim, config.protocol) == (recipe.objective, recipe.optim, protocol)
+        assert config.data.transform == recipe.data.transform.updated(image_size=32)
+        resolved, found = resolve(config, bf16=False)
+        assert found.to_dict() == tokenizer.to_dict()
+        report = initialise(DualEncoder(resolved.model, found), resolved.initialise)
+        assert report is not None
+        assert (report.missing, report.ignored) == ({}, ())
+    assert resolved.data.tokenizer == str(tmp_path / "other" / "tokenizer.json")
+
+
+def test_a_tokenizer_that_training_does_not_read(their_folder: Path, tokenizer: Tokenizer) -> None:
+    write_hf_tokenizer(tokenizer, their_folder)
+    with pytest.raises(MixreorgError, match=r"a tokenizer of its own .*: mixreorg convert .*hf FOLDER --to native"):
+        settings_of(str(their_folder))

@@ -62,6 +62,22 @@ def test_tensors_that_do_not_fit_are_named(folder: Path) -> None:
         load_model_folder(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
+    norm = load_file(folder / "model.safetensors")["image_encoder.norm.weight"]
+    norm[3] = value
+    change_tensor(folder, **{"image_encoder.norm.weight": norm})
+    with pytest.raises(MixreorgError, match=r"is damaged: image_encoder\.norm\.weight holds values that are NaN"):
+        load_model_folder(folder)
+
+
+def test_large_weights_are_numbers(folder: Path) -> None:
+    norm = load_file(folder / "model.safetensors")["image_encoder.norm.weight"]
+    norm[:] = torch.finfo(torch.float32).max
+    change_tensor(folder, **{"image_encoder.norm.weight": norm})
+    assert load_model_folder(folder).image_encoder.norm.weight.isfinite().all()
+
+
 def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MixreorgError, match="no model at"):
         load_model_folder(tmp_path / "none")

@@ -182,12 +182,12 @@ class Crew:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a configuration: ``clip``, or a file.
+    """The tokenizer of a configuration; CLIP's is built once.
 
     Raises:
-        MixreorgError: no such file, or a damaged one.
+        MixreorgError: as :meth:`~mixreorg.text.tokenizer.Tokenizer.named`.
     """
-    return _clip() if name == "clip" else Tokenizer.from_file(Path(name))
+    return _clip() if name == "clip" else Tokenizer.named(name)
 
 
 @cache

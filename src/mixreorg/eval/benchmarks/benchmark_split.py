@@ -29,6 +29,11 @@ class BenchmarkSplit:
     pattern: str
     """The masks' files."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(item.name for item in self.classes)
+
     def photo_path(self, stem: str) -> Path:
         """Path of a photo."""
         return self.place.photo(stem)
