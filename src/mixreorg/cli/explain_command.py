@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mixreorg.cli.segment_command import printable
+from mixreorg.batch.summary import printable
 from mixreorg.errors import MixreorgError
 
 

@@ -1,18 +1,36 @@
 """``mixreorg segment``."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mixreorg.errors import MixreorgError
 
+if TYPE_CHECKING:
+    from mixreorg.batch.inputs import PhotoInput
+    from mixreorg.batch.run import BatchJob
+    from mixreorg.batch.summary import PhotoRow
+    from mixreorg.text.class_list import ClassName
+
 _NEEDS_CLASSES = "this model has no classes of its own; name some, for example --classes 'dog, cat=cat|kitten, grass'"
+_PLAIN = (bool, int, float, str, NoneType)
+_NOT_SETTINGS = frozenset({"photos", "model", "out", "classes", "device", "workers", "redo"})
+"""Parameters of the command that do not decide the results, or are told apart by what they stand for."""
 
 
 def segment(
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP and what else Pillow reads.")],
+    context: typer.Context,
+    photos: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Photos (JPEG, PNG, WebP and what else Pillow reads), folders, patterns such as 'trip/**/*.jpg', or - "
+            "for a list on standard input."
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -61,13 +79,21 @@ def segment(
         typer.Option(help="Fit masks to the photo's edges: pamr, guided or none.", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    workers: Annotated[
+        int, typer.Option(help="Threads that read photos ahead, and as many that write; 0 for none.", min=0)
+    ] = 2,
+    redo: Annotated[bool, typer.Option("--redo", help="Make results again that are there already.")] = False,
 ) -> None:
     """Label every pixel of photos with one of the given class names.
 
-    Writes PHOTO_labels.png (palette, class indices), PHOTO_overlay.png (with a legend) and PHOTO.json.
+    Writes PHOTO_labels.png (palette, class indices), PHOTO_overlay.png (with a legend) and PHOTO.json, and
+    summary.json and summary.csv about all photos. Photos whose results are there, made by the same model, classes and
+    options, are kept. Exit code: 0, 2 where a photo failed or the input is wrong, 130 after an interruption.
     """
-    from mixreorg.segment.photos import read_photo
+    from mixreorg.batch.inputs import find_photos
+    from mixreorg.batch.run import BatchJob
     from mixreorg.segment.protocol import Protocol
+    from mixreorg.segment.results import result_names
     from mixreorg.text.class_list import parse_class_list
 
     class_names = None if classes is None else parse_class_list(classes)
@@ -83,24 +109,82 @@ def segment(
     }
     chosen = {name: value for name, value in options.items() if value is not None}
     segmenter.protocol = Protocol.from_dict({**segmenter.protocol.to_dict(), **chosen}, source="segment options")
-    failures = 0
-    for photo, stem in zip(photos, _unique_stems(photos), strict=True):
-        try:
-            image = read_photo(photo)
-            result = segmenter(image, class_names)
-            paths = result.save(out, stem, image, printable(photo.name))
-        except MixreorgError as error:
-            typer.echo(printable(f"error: {error}"), err=True)
-            failures += 1
-            continue
-        shares = ", ".join(
-            f"{name} {share:.0%}"
-            for share, name in sorted(zip(result.area_share, result.class_names, strict=True), reverse=True)
-            if share >= 0.005
+    found = find_photos(photos, out, sys.stdin.buffer)
+    if class_names is not None:
+        result_names(class_names, segmenter.protocol)
+    settings = {name: value for name, value in context.params.items() if name not in _NOT_SETTINGS}
+    made_by = _made_by(segmenter, model, class_names, settings)
+    job = BatchJob(lambda image: segmenter(image, class_names), out, made_by, workers)
+    _run(job, found, redo)
+
+
+def _made_by(
+    segmenter: Any, model: str, class_names: "tuple[ClassName, ...] | None", settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Plain values that decide the results: whichever options the command has, and what they stand for."""
+    import mixreorg
+    from mixreorg.batch.identity import model_identity
+
+    return {
+        "mixreorg": mixreorg.__version__,
+        "model": model_identity(segmenter, model),
+        "classes": None if class_names is None else [[item.name, *item.phrases] for item in class_names],
+        "protocol": segmenter.protocol.hash(),
+        "options": {name: value if isinstance(value, _PLAIN) else str(value) for name, value in settings.items()},
+    }
+
+
+def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
+    """Do all photos, show how it goes, write the summary."""
+    from rich.console import Console
+
+    from mixreorg.batch.run import kept_rows, segment_photos
+    from mixreorg.batch.summary import PhotoRow, write_summary
+    from mixreorg.data.progress import progress_bars
+
+    rows = {} if redo else kept_rows(job, photos)
+    if rows:
+        typer.echo(
+            f"{len(rows)} of {len(photos)} photos are done already, by the same model, classes and options; "
+            "--redo makes them again",
+            err=True,
         )
-        typer.echo(printable(f"{photo}: {shares} -> {paths[1]}"))
-    if failures:
-        typer.echo(f"{failures} of {len(photos)} photos failed; the others are done", err=True)
+    missing = [photo for photo in photos if photo not in rows]
+    # Under a progress bar rich would send what is printed to the bar's stream, also where it goes to a file.
+    output = None if sys.stdout.isatty() else sys.stdout
+    interrupted = False
+    with progress_bars(Console(stderr=True) if len(missing) > 1 else None, decimals=1) as progress:
+        bar = progress.add_task("photos", total=len(missing))
+        order = iter(missing)
+
+        def report(row: PhotoRow) -> None:
+            rows[next(order)] = row
+            progress.advance(bar)
+            if row.error is None:
+                typer.echo(f"{row.photo}: {row.shares()} -> {job.out / row.results}_overlay.png", file=output)
+            else:
+                typer.echo(f"error: {row.error}", err=True)
+
+        try:
+            segment_photos(job, missing, report)
+        except KeyboardInterrupt:
+            interrupted = True
+    done = [rows[photo] for photo in photos if photo in rows]
+    write_summary(job.out, job.made_by, done, len(photos))
+    _finish(done, len(photos), interrupted)
+
+
+def _finish(rows: "Sequence[PhotoRow]", num_photos: int, interrupted: bool) -> None:
+    """Name what failed, and leave with the exit code."""
+    failed = [row for row in rows if row.error is not None]
+    if failed:
+        typer.echo(f"{len(failed)} of {num_photos} photos failed; the others are done:", err=True)
+        for row in failed:
+            typer.echo(f"  {row.photo}", err=True)
+    if interrupted:
+        typer.echo(f"interrupted; {len(rows)} of {num_photos} photos are done; the same command goes on", err=True)
+        raise typer.Exit(130)
+    if failed:
         raise typer.Exit(2)
 
 
@@ -131,22 +215,3 @@ def _load(model: str, device: str, *, needs_classes: bool) -> Any:
     from mixreorg.segment.segmenter import Segmenter
 
     return Segmenter(load_model(model, device))
-
-
-def printable(text: str) -> str:
-    """Text with the bytes of a file name that is not UTF-8 replaced: neither JSON nor a terminal takes them."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _unique_stems(photos: Iterable[Path]) -> list[str]:
-    """File stems; photos of one name in several folders get -2, -3, ... in the order given."""
-    stems: list[str] = []
-    taken: set[str] = set()
-    for photo in photos:
-        stem, number = photo.stem, 1
-        while stem in taken:
-            number += 1
-            stem = f"{photo.stem}-{number}"
-        taken.add(stem)
-        stems.append(stem)
-    return stems

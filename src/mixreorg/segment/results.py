@@ -1,6 +1,6 @@
 """What a segmentation is: labels, names, scores; and how it is written to files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -220,7 +220,14 @@ class Segmentation:
             if not (self.has_background and index == 0)
         ]
 
-    def save(self, folder: Path, stem: str, photo: Image.Image, photo_name: str | None = None) -> tuple[Path, ...]:
+    def save(
+        self,
+        folder: Path,
+        stem: str,
+        photo: Image.Image,
+        photo_name: str | None = None,
+        further: Mapping[str, Any] | None = None,
+    ) -> tuple[Path, ...]:
         """Write ``STEM_labels.png``, ``STEM_overlay.png`` and ``STEM.json``, each whole or not at all.
 
         Args:
@@ -228,9 +235,10 @@ class Segmentation:
             stem: what the file names begin with.
             photo: as :func:`~mixreorg.segment.photos.read_photo` returned it.
             photo_name: what the JSON calls the photo; ``stem`` by default.
+            further: plain values that the JSON gets beside those of :meth:`to_dict`.
 
         Returns:
-            The three paths, in that order.
+            The three paths, in that order. The JSON is written last: where it is, the pictures are.
 
         Raises:
             MixreorgError: a photo of another size, a stem that is no file name, or a folder that cannot be
@@ -241,6 +249,7 @@ class Segmentation:
         paths = folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
         overlay = self.overlay(photo)
         write_atomically(paths[0], lambda path: self.label_image().save(path, format="PNG"))
-        write_atomically(paths[1], lambda path: overlay.save(path, format="PNG"))
-        write_json(paths[2], self.to_dict(photo_name or stem))
+        # Three times as fast as the default level for files a tenth larger: it is most of the time of a small model.
+        write_atomically(paths[1], lambda path: overlay.save(path, format="PNG", compress_level=1))
+        write_json(paths[2], {**self.to_dict(photo_name or stem), **(further or {})})
         return paths

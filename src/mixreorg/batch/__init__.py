@@ -1,0 +1,1 @@
+"""Many photos: finding them, reading ahead, going on where a run stopped, summaries."""

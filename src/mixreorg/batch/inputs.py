@@ -1,0 +1,157 @@
+"""Which photos a command line means, and what their results are called."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from mixreorg.errors import MixreorgError
+
+PHOTO_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Endings by which photos in folders and patterns are known, in any case. A photo given by name may have any other."""
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+SUMMARY = "summary"
+"""Stem of the files about all photos; no photo's results are called so."""
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class PhotoInput:
+    """One photo and the name of its results."""
+
+    path: Path
+    """The photo."""
+    name: PurePath
+    """Below the folder of results, without ``_labels.png``, ``_overlay.png`` or ``.json``; unique, without case."""
+
+
+def find_photos(arguments: Sequence[Path], out: Path, standard_input: BinaryIO) -> list[PhotoInput]:
+    """Photos that arguments of a command stand for, each once, in the order given; folders and patterns sorted.
+
+    - A folder: all photos in it and below, except hidden ones and those in ``out``. Their results keep the path
+      from that folder.
+    - A pattern such as ``trip/**/*.jpg``: results keep the path from its last folder without ``*``, ``?`` or ``[``.
+    - ``-``: a list of paths from standard input, one per line, or ended by NUL as ``find -print0`` writes them.
+      Results keep the path from the current folder, or the whole path of a photo that lies elsewhere.
+    - Anything else is one photo, there or not: that is told when it is read. Its results lie directly in ``out``;
+      where several photos have one name, theirs keep the path from the deepest folder that those share.
+
+    Where two names are still the same (``x.jpg`` beside ``x.png``), the later ones get -2, -3, ...
+
+    Args:
+        arguments: as typed.
+        out: folder of the results.
+        standard_input: what ``-`` reads.
+
+    Raises:
+        MixreorgError: a folder or pattern without photos, ``out`` the folder of the photos itself, a video, or ``-``
+            with nothing to read.
+    """
+    # Photos given by name get theirs when all are known.
+    found: dict[Path, tuple[Path, PurePath | None]] = {}
+    for argument in arguments:
+        for path, name in _expand(argument, out, standard_input):
+            found.setdefault(_whole(path), (path, name))
+    given = _names_of_single([path for path, name in found.values() if name is None])
+    return _unique([PhotoInput(path, name or given[path]) for path, name in found.values()])
+
+
+def _expand(argument: Path, out: Path, standard_input: BinaryIO) -> Iterable[tuple[Path, PurePath | None]]:
+    if str(argument) == STANDARD_INPUT:
+        return [(path, _below_current_folder(path)) for path in _read_list(standard_input)]
+    if argument.is_dir():
+        if _whole(argument) == _whole(out):
+            raise MixreorgError(f"--out {out} is the folder of the photos; name another, for example {out / 'masks'}")
+        return _require_some(argument, ((path, path.relative_to(argument)) for path in _walk(argument, out)))
+    if glob.has_magic(str(argument)) and not argument.exists():
+        return _require_some(argument, _match(argument, out))
+    if argument.suffix.lower() in VIDEO_SUFFIXES:
+        raise MixreorgError(f"{argument} is a video by its name; segment it with `mixreorg video {argument}`")
+    return [(argument, None)]
+
+
+def _require_some(argument: Path, found: Iterable[tuple[Path, PurePath]]) -> Sequence[tuple[Path, PurePath | None]]:
+    photos = [(path, name.with_name(name.stem)) for path, name in sorted(found)]
+    if not photos:
+        what = f"no photo in {argument}" if argument.is_dir() else f"no photo matches {argument}"
+        raise MixreorgError(f"{what}; photos there end in {', '.join(PHOTO_SUFFIXES)}; give others by name")
+    return photos
+
+
+def _walk(folder: Path, out: Path) -> Iterator[Path]:
+    """Photos in a folder and below."""
+    results = _whole(out)
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and _whole(Path(parent, name)) != results]
+        yield from (Path(parent, name) for name in files if _is_photo(name))
+
+
+def _match(pattern: Path, out: Path) -> Iterator[tuple[Path, PurePath]]:
+    parts = pattern.parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    base, results = Path(*parts[:fixed]), _whole(out)
+    for text in glob.iglob(str(pattern), recursive=True):  # noqa: PTH207  # Path.glob refuses some patterns
+        path = Path(text)
+        if path.is_file() and _is_photo(path.name) and results not in _whole(path).parents:
+            yield path, path.relative_to(base)
+
+
+def _is_photo(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(PHOTO_SUFFIXES)
+
+
+def _read_list(stream: BinaryIO) -> list[Path]:
+    """Paths of a list; their bytes need not be UTF-8."""
+    if stream.isatty():
+        raise MixreorgError(
+            "- reads a list of photos from standard input; give it one, for example with find trip -name '*.jpg' |"
+        )
+    content = stream.read()
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    if not paths:
+        raise MixreorgError("the list of photos on standard input is empty; write one path per line")
+    return paths
+
+
+def _below_current_folder(path: Path) -> PurePath:
+    whole, here = _whole(path), Path.cwd()
+    relative = whole.relative_to(here if here in whole.parents else whole.anchor)
+    return relative.with_name(relative.stem)
+
+
+def _names_of_single(photos: Sequence[Path]) -> dict[Path, PurePath]:
+    """Names of photos given one by one."""
+    folders: dict[str, set[Path]] = {}
+    for path in photos:
+        folders.setdefault(path.stem, set()).add(_whole(path.parent))
+    return {path: PurePath(_from_shared_folder(path, folders[path.stem])) / path.stem for path in photos}
+
+
+def _from_shared_folder(path: Path, folders: set[Path]) -> str:
+    """Path of a photo's folder from the deepest one that holds all ``folders``."""
+    try:
+        return os.path.relpath(path.parent, os.path.commonpath(folders))
+    except ValueError:  # on Windows, folders of different drives share none
+        return ""
+
+
+def _unique(photos: Iterable[PhotoInput]) -> list[PhotoInput]:
+    taken = {SUMMARY}
+    unique = []
+    for photo in photos:
+        name, number = photo.name, 1
+        # Without case: some file systems make no difference.
+        while str(name).casefold() in taken:
+            number += 1
+            name = photo.name.with_name(f"{photo.name.name}-{number}")
+        taken.add(str(name).casefold())
+        unique.append(PhotoInput(photo.path, name))
+    return unique
+
+
+def _whole(path: Path) -> Path:
+    """The absolute path without ``..``; links stay as they are."""
+    return Path(os.path.normpath(path.absolute()))

@@ -1,0 +1,97 @@
+"""Which photos arguments mean, and that no two results have one name."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from mixreorg.batch.inputs import find_photos
+from mixreorg.errors import MixreorgError
+
+NOTHING = io.BytesIO()
+
+
+@pytest.fixture
+def trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``trip`` below the current folder, with photos of one name in two folders and much that is none."""
+    monkeypatch.chdir(tmp_path)
+    names = ("a/one.jpg", "a/two.PNG", "b/one.jpg", "b/one.png", "notes.txt", ".hidden.jpg", ".cache/x.jpg", "top.webp")
+    for name in names:
+        (Path("trip") / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path("trip") / name).touch()
+    return Path("trip")
+
+
+def names(*arguments: str | Path, listed: bytes = b"", out: str = "out") -> list[str]:
+    photos = find_photos([Path(item) for item in arguments], Path(out), io.BytesIO(listed))
+    assert all(photo.path.exists() for photo in photos)
+    return [photo.name.as_posix() for photo in photos]
+
+
+def test_a_folder_gives_its_photos_with_their_folders(trip: Path) -> None:
+    assert names(trip) == ["a/one", "a/two", "b/one", "b/one-2", "top"]
+
+
+def test_results_inside_the_folder_are_no_photos(trip: Path) -> None:
+    (trip / "masks").mkdir()
+    (trip / "masks" / "top_overlay.png").touch()
+    assert names(trip, out="trip/masks") == names("trip/**/*", out="trip/masks") == names(trip, out="trip/a/../masks")
+    assert "masks/top_overlay" in names(trip)
+
+
+def test_a_pattern_keeps_the_path_from_its_fixed_folder(trip: Path) -> None:
+    assert names("trip/**/*.jpg") == ["a/one", "b/one"]
+    assert names("trip/*/one.*") == ["a/one", "b/one", "b/one-2"]
+    assert names("trip/a/*") == ["one", "two"]
+
+
+def test_photos_given_by_name_lie_flat_unless_their_names_are_the_same(trip: Path) -> None:
+    assert names("trip/a/one.jpg", "trip/a/two.PNG") == ["one", "two"]
+    assert names("trip/a/one.jpg", "trip/b/one.jpg", "trip/top.webp") == ["a/one", "b/one", "top"]
+    assert names("trip/b/one.jpg", "trip/b/one.png") == ["one", "one-2"]
+
+
+def test_names_do_not_depend_on_the_current_folder(trip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = names("trip/a/one.jpg", "trip/b/one.jpg")
+    monkeypatch.chdir(trip / "a")
+    assert names("one.jpg", "../b/one.jpg") == before
+
+
+@pytest.mark.parametrize("listed", [b"trip/a/one.jpg\n\ntrip/top.webp\n", b"trip/a/one.jpg\0trip/top.webp\0"])
+def test_a_list_keeps_paths_from_the_current_folder(listed: bytes, trip: Path) -> None:
+    assert names("-", listed=listed) == ["trip/a/one", "trip/top"]
+
+
+def test_a_listed_photo_elsewhere_keeps_its_whole_path(trip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = (trip / "top.webp").absolute()
+    monkeypatch.chdir(trip / "a")
+    expected = photo.with_suffix("").relative_to(photo.anchor).as_posix()
+    assert names("-", listed=bytes(photo)) == names("-", listed=b"../top.webp") == [expected]
+
+
+def test_a_photo_named_twice_is_done_once(trip: Path) -> None:
+    assert names(trip, "trip/top.webp", trip.absolute() / "a" / ".." / "top.webp", "trip/*.webp") == names(trip)
+
+
+def test_a_photo_cannot_take_the_name_of_the_summary(trip: Path) -> None:
+    Path("summary.jpg").touch()
+    Path("Top.jpg").touch()
+    assert names("summary.jpg") == ["summary-2"]
+    assert names("trip/top.webp", "Top.jpg") == ["top", "Top-2"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("empty", "no photo in empty"),
+        ("trip/*.txt", "no photo matches trip"),
+        ("clip.MP4", "mixreorg video"),
+        ("-", "list of photos on standard input is empty"),
+        ("out", "name another"),
+    ],
+)
+def test_nothing_to_do_is_one_clear_error(argument: str, message: str, trip: Path) -> None:
+    Path("empty").mkdir()
+    Path("out").mkdir()
+    with pytest.raises(MixreorgError, match=message):
+        names(argument)
