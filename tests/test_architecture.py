@@ -16,13 +16,14 @@ LAYERS = [
     {"eval", "export", "interop"},
     {"train"},
     {"recipes"},
-    {"demo", "ablate"},
+    {"demo", "ablate", "batch", "video"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "accelerate": {"train/engine.py"},
     "aiohttp": {"data/remote.py"},
+    "av": {"video/container.py"},
     "braceexpand": {"data/specs.py"},
     "contourpy": {"segment/exchange.py"},
     "filelock": {"data/shard_cache.py"},

@@ -23,6 +23,7 @@ from mixreorg.cli.scenes_command import scenes
 from mixreorg.cli.segment_command import segment
 from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
+from mixreorg.cli.video_command import video
 from mixreorg.errors import MixreorgError
 
 _EXTRA_OF = (
@@ -42,6 +43,7 @@ _EXTRA_OF = (
         "train",
     )
     | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
+    | {"av": "video"}
 )
 
 app = typer.Typer(
@@ -56,6 +58,7 @@ app.add_typer(data, name="data")
 
 app.command()(segment)
 app.command()(explain)
+app.command()(video)
 app.command()(convert)
 app.command()(export)
 app.command("eval")(evaluate)

@@ -97,6 +97,17 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Im
     return canvas
 
 
+def draw_legend(entries: Sequence[tuple[str, Color]], width: int, font_size: int) -> Image.Image:
+    """A legend of names and colours in the order given, in as many columns as ``width`` pixels hold, at least one.
+
+    After 40 entries the rest are counted in one line.
+    """
+    lines: list[tuple[Color | None, str]] = [(color, _shorten(name)) for name, color in entries[:_MAX_LEGEND_ENTRIES]]
+    if len(entries) > len(lines):
+        lines.append((None, f"… and {len(entries) - len(lines)} more"))
+    return _draw_lines(lines, font_size, width)
+
+
 def contact_sheet(rows: Sequence[Sequence[tuple[str, Image.Image]]], cell_size: int = 192) -> Image.Image:
     """Lay titled pictures out in a grid.
 

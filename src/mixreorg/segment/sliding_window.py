@@ -1,5 +1,6 @@
 """Scores of windows merged into labels of the photo's own size."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -52,12 +53,8 @@ def merge_windows(
     scores_BSC = windows.segment_scores
     device = scores_BSC.device
     merger = _ClassMerger(windows, plan, height, width, refine)
-    best_HW = torch.full((height, width), -torch.inf, device=device)
-    label_map = torch.zeros((height, width), dtype=_label_dtype(scores_BSC.shape[-1]), device=device)
-    class_scores = torch.zeros(scores_BSC.shape[-1], device=device)
-    for index in _scoring_classes(scores_BSC):
-        class_scores[index] = _raise_best(best_HW, label_map, merger.merge(index), index)
-    return MergedScores(label_map=label_map, best_scores=best_HW, class_scores=class_scores)
+    maps = ((index, merger.merge(index)) for index in _scoring_classes(scores_BSC))
+    return label_maps(maps, scores_BSC.shape[-1], (height, width), device)
 
 
 @torch.no_grad()
@@ -67,6 +64,42 @@ def merge_class(
     """Merge one class: its scores ``[H, W]`` over the photo, by the steps of :func:`merge_windows`."""
     _check(windows, plan)
     return _ClassMerger(windows, plan, height, width, refine).merge(index)
+
+
+@torch.no_grad()
+def merge_each_class(windows: WindowScores, plan: WindowPlan) -> Iterator[tuple[int, Tensor]]:
+    """Merge every class that has any score: its index, and its scores ``[h, w]`` at the size of the largest scale."""
+    _check(windows, plan)
+    finest = plan.scales[-1]
+    merger = _ClassMerger(windows, plan, finest.height, finest.width, None)
+    for index in _scoring_classes(windows.segment_scores):
+        yield index, merger.merge(index)
+
+
+@torch.no_grad()
+def label_maps(
+    maps: Iterable[tuple[int, Tensor]],
+    num_classes: int,
+    size: tuple[int, int],
+    device: torch.device,
+    refine: RefineMap | None = None,
+) -> MergedScores:
+    """Resize score maps bilinearly (align_corners=False) and take the arg max; classes without a map score 0.
+
+    Args:
+        maps: index and scores ``[h, w]`` of classes, in the order of their indices.
+        num_classes: ``C``, or ``1 + C`` with background.
+        size: height and width of the result, in pixels.
+        device: of the maps.
+        refine: refines resized scores ``[H, W]``, before the arg max.
+    """
+    best_HW = torch.full(size, -torch.inf, device=device)
+    label_map = torch.zeros(size, dtype=_label_dtype(num_classes), device=device)
+    class_scores = torch.zeros(num_classes, device=device)
+    for index, scores_hw in maps:
+        scores_HW = _refined(_resize(scores_hw, size), refine)
+        class_scores[index] = _raise_best(best_HW, label_map, scores_HW, index)
+    return MergedScores(label_map=label_map, best_scores=best_HW, class_scores=class_scores)
 
 
 class _ClassMerger:
@@ -89,9 +122,13 @@ class _ClassMerger:
         assert merged_HW is not None
         if len(self.scales) > 1:
             merged_HW = merged_HW / len(self.scales)
-        if self.refine is not None:
-            merged_HW = torch.from_numpy(self.refine(merged_HW.cpu().numpy())).to(merged_HW.device)
-        return merged_HW
+        return _refined(merged_HW, self.refine)
+
+
+def _refined(scores_HW: Tensor, refine: RefineMap | None) -> Tensor:
+    if refine is None:
+        return scores_HW
+    return torch.from_numpy(refine(scores_HW.cpu().numpy())).to(scores_HW.device)
 
 
 def _coverage(scale: WindowPlan, members: Members, device: torch.device) -> Tensor:

@@ -1,0 +1,1 @@
+"""Videos and cameras: frames, scores averaged over time, an overlay video."""
