@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -21,6 +22,7 @@ from mixreorg.data.scenes import easy, generate_scenes, hard, transfer
 from mixreorg.data.scenes.compose import SceneComposer
 from mixreorg.data.transforms import ImageTransformConfig, augment, random_view
 from mixreorg.demo.pictures import segmentation_rows, spread_stems
+from mixreorg.eval.evaluate import read_pair
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json
 from mixreorg.interop.loading import load_model
@@ -29,6 +31,7 @@ from mixreorg.palette import class_colors
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet, draw_overlay
 from mixreorg.segment.segmenter import Segmenter, default_protocol
+from mixreorg.video.smoothing import DEFAULT_SMOOTHING, FrameLabeller
 from training_step import draw_training_step
 
 IMAGES = Path(__file__).parent / "images"
@@ -135,6 +138,24 @@ def finer_masks(run: Path, threshold: float) -> None:
     contact_sheet(rows, cell_size=160).save(IMAGES / "finer_masks.png", optimize=True)
 
 
+def video_smoothing(demo: Path) -> None:
+    """Frames of a still scene with noise, the labels of each alone, and those of averaged scores."""
+    segmenter = Segmenter(load_model(demo / "run"))
+    segmenter.protocol = segmenter.protocol.updated(background_threshold=None)
+    split = open_voc_split(demo / "scenes" / "VOC", "val")
+    photo, _ = read_pair(split, spread_stems(split, 8)[4])
+    random = np.random.default_rng(0)
+    pixels = np.asarray(photo).astype(np.float64)
+    noisy = (pixels + random.normal(0, 20, pixels.shape) for _ in range(12))
+    frames = [Image.fromarray(values.clip(0, 255).round().astype(np.uint8)) for values in noisy]
+    rows = [[("frame", frame) for frame in frames]]
+    for title, smoothing in (("alone", 0.0), ("smoothed", DEFAULT_SMOOTHING)):
+        labeller = FrameLabeller(segmenter, split.classes, smoothing)
+        labelled = [(frame, labeller(frame)) for frame in frames]
+        rows.append([(title, draw_overlay(frame, item.label_map, item.colors)) for frame, item in labelled])
+    contact_sheet([row[5:] for row in rows], cell_size=128).save(IMAGES / "video_smoothing.png", optimize=True)
+
+
 def training_step() -> None:
     """The data flow of one training step."""
     draw_training_step().savefig(IMAGES / "training_step.png", dpi=200, pil_kwargs={"optimize": True})
@@ -161,6 +182,7 @@ def main() -> None:
     threshold = read_json(arguments.demo / "report.json")["background_threshold"]
     how_it_works(arguments.demo / "run", arguments.demo / "scenes" / "VOC", threshold)
     finer_masks(arguments.demo / "run", threshold)
+    video_smoothing(arguments.demo)
     training_step()
     gradient_cache()
 
