@@ -1,0 +1,220 @@
+"""Pages of the site that are made from the code: commands, recipes, protocols and the API reference."""
+
+import functools
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import typer
+from typer.cli import get_docs_for_click
+
+import mixreorg
+from mixreorg.cli.main import app
+from mixreorg.eval.protocols import PROTOCOLS, EvaluationProtocol
+from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.recipes import RECIPES, recipe
+from mixreorg.train.config import TrainConfig
+
+API = {
+    "Segmenting": (
+        "mixreorg.segment.segmenter.Segmenter",
+        "mixreorg.segment.results.Segmentation",
+        "mixreorg.segment.protocol.Protocol",
+        "mixreorg.text.class_list.ClassName",
+        "mixreorg.text.class_list.parse_class_list",
+    ),
+    "Weights": (
+        "mixreorg.interop.loading.load_model",
+        "mixreorg.interop.convert.convert_model",
+        "mixreorg.interop.hub.push_to_hub",
+        "mixreorg.interop.pretrained.PretrainedSegmenter",
+        "mixreorg.export.exporter.export_model",
+        "mixreorg.export.runtime.ExportedSegmenter",
+    ),
+    "Evaluation": (
+        "mixreorg.eval.evaluate.evaluate_split",
+        "mixreorg.eval.protocols.EvaluationProtocol",
+        "mixreorg.eval.protocols.find_protocol",
+    ),
+    "Training": (
+        "mixreorg.recipes.recipe",
+        "mixreorg.train.trainer.train",
+        "mixreorg.models.dual_encoder.DualEncoder",
+        "mixreorg.objectives.mixreorg.MixReorgObjective",
+        "mixreorg.objectives.groupvit.GroupViTObjective",
+    ),
+    "Errors": ("mixreorg.errors.MixreorgError",),
+}
+"""Objects of the API reference by heading: the public names of the package, and what is used with them."""
+
+CONFIGURATION = (
+    "mixreorg.train.config.TrainConfig",
+    "mixreorg.train.config.DataConfig",
+    "mixreorg.train.config.OptimConfig",
+    "mixreorg.train.config.EngineConfig",
+    "mixreorg.train.config.EvaluationConfig",
+    "mixreorg.train.alarm_config.AlarmConfig",
+    "mixreorg.interop.initialise.InitConfig",
+    "mixreorg.data.transforms.ImageTransformConfig",
+    "mixreorg.data.rand_augment.RandAugmentConfig",
+    "mixreorg.models.dual_encoder.DualEncoderConfig",
+    "mixreorg.models.image_encoder.ImageEncoderConfig",
+    "mixreorg.models.text_encoder.TextEncoderConfig",
+    "mixreorg.objectives.groupvit.GroupViTConfig",
+    "mixreorg.objectives.mixreorg.MixReorgConfig",
+    "mixreorg.objectives.multi_label.MultiLabelConfig",
+    "mixreorg.objectives.terms.WeightSchedule",
+)
+"""Parts of a run's configuration, the whole first."""
+
+
+def generated_pages() -> dict[str, str]:
+    """Markdown of every generated page by file name."""
+    return {
+        "commands.md": commands(),
+        "recipes.md": recipes(),
+        "protocols.md": protocols(),
+        "api.md": api(),
+        "configuration.md": configuration(),
+    }
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as ``--help`` says them."""
+    group = typer.main.get_command(app)
+    for command in _all_commands(group):
+        # Lists of commands would otherwise cut the first sentence off.
+        command.short_help = (command.help or "").split("\n\n")[0].replace("\n", " ")
+    text = get_docs_for_click(obj=group, ctx=typer.Context(group, info_name="mixreorg"), name="mixreorg")
+    return text.replace("# `mixreorg`\n", "# Commands\n", 1).replace("```console\n$ ", "```console\n")
+
+
+def recipes() -> str:
+    """Every recipe: what it is, its size, and each value in which it differs from the default configuration."""
+    machines = {name: function for name, function in RECIPES.items() if isinstance(function, functools.partial)}
+    own = [name for name in RECIPES if name not in machines]
+    lines = [
+        "# Recipes",
+        "",
+        "Made from `mixreorg.recipes`. `mixreorg train --recipe NAME` runs one, `--set optim.lr=1e-3` changes a value;",
+        "[Configuration](configuration.md) explains each. Parameters are counted with CLIP's vocabulary of 49,408;",
+        "with a small one of your own the scenes recipes have 1.3 M.",
+        "",
+        "| recipe | objective | image | parameters | batch | steps | learning rate |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(_recipe_row(name) for name in own),
+    ]
+    for name in own:
+        text = (inspect.getdoc(RECIPES[name]) or "").replace("``", "`")
+        lines += ["", f"## {name}", "", text, "", *_changes(recipe(name), TrainConfig())]
+    lines += ["", "## Fitted to a machine", "", "The same runs and the same losses; only this differs:"]
+    for name, function in machines.items():
+        base = function.args[0].__name__
+        lines += ["", f"### {name}", "", f"[{base}](#{base}), with", "", *_changes(recipe(name), recipe(base))]
+    return "\n".join(lines) + "\n"
+
+
+def protocols() -> str:
+    """Every protocol of evaluation with its values."""
+    lines = [
+        "# Protocols",
+        "",
+        "Made from `mixreorg.eval.protocols`. [Zero-shot evaluation](evaluation.md#protocols) says what protocols are",
+        "for and how own ones are written.",
+    ]
+    for protocol in PROTOCOLS.values():
+        lines += ["", f"## {protocol.name}", "", f"Version {protocol.version}. Source: {protocol.source}.", ""]
+        lines += _protocol_tables(protocol)
+    return "\n".join(lines) + "\n"
+
+
+def api() -> str:
+    """References of the API page, resolved by mkdocstrings.
+
+    Raises:
+        ValueError: a public name of the package is missing.
+    """
+    listed = {name.rpartition(".")[2] for names in API.values() for name in names}
+    missing = {name for name in mixreorg.__all__ if not name.startswith("__")} - listed
+    if missing:
+        raise ValueError(f"docs/site_pages.py: API lacks {', '.join(sorted(missing))}")
+    lines = ["# API", "", "The names of `mixreorg.__all__` can be imported from `mixreorg` itself."]
+    for heading, names in API.items():
+        lines += ["", f"## {heading}", *_references(names)]
+    return "\n".join(lines) + "\n"
+
+
+def configuration() -> str:
+    """References of the parts of a run's configuration."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every value of a training run, with its default. `--set optim.lr=1e-3` changes one, `--config run.yaml`",
+        "several; a name that does not exist is refused with the nearest that does. [Training](training.md) says more.",
+        "",
+        "## Parts",
+    ]
+    return "\n".join([*lines, *_references(CONFIGURATION)]) + "\n"
+
+
+def _all_commands(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield command
+        if hasattr(command, "commands"):
+            yield from _all_commands(command)
+
+
+def _references(names: tuple[str, ...]) -> list[str]:
+    return [line for name in names for line in ("", f"::: {name}")]
+
+
+def _recipe_row(name: str) -> str:
+    config = recipe(name)
+    with torch.device("meta"):
+        parameters = sum(value.numel() for value in DualEncoder(config.model).parameters())
+    cells = (
+        f"[{name}](#{name})",
+        config.objective.kind,
+        f"{config.data.transform.image_size} px",
+        f"{parameters / 1e6:.1f} M",
+        f"{config.batch_size:,}",
+        f"{config.steps:,}",
+        f"{config.optim.lr:g}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _changes(config: TrainConfig, base: TrainConfig) -> list[str]:
+    usual = dict(_flat(base.to_dict()))
+    rows = [(key, value) for key, value in _flat(config.to_dict()) if usual.get(key, ...) != value and key != "recipe"]
+    return ["| value | |", "| --- | --- |", *(f"| `{key}` | {_code(value)} |" for key, value in rows)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _code(value: Any) -> str:
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _protocol_tables(protocol: EvaluationProtocol) -> list[str]:
+    values = protocol.segmentation.to_dict()
+    templates = values.pop("templates")
+    rows = [(key, value) for key, value in values.items() if key not in {"name", "background_threshold"}]
+    rows += [("naming", protocol.naming), ("number of templates", len(templates))]
+    if protocol.background_threshold is not None:
+        rows.append(("background_threshold", protocol.background_threshold))
+    lines = ["| value | |", "| --- | --- |", *(f"| {key} | {_code(value)} |" for key, value in rows)]
+    if protocol.rules:
+        lines += ["", "| benchmark | differs in |", "| --- | --- |"]
+        for name, rule in protocol.rules.items():
+            changes = ", ".join(f"{key} {value:g}" for key, value in rule.to_dict().items() if value is not None)
+            lines.append(f"| {name} | {changes} |")
+    return [*lines, "", "Templates:", "", *(f"- `{template}`" for template in templates)]
