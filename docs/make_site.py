@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
-from site_pages import generated_pages
+from site_pages import generated_pages, markdown
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "site"
@@ -61,8 +61,6 @@ NAVIGATION: dict[str, dict[str, str]] = {
 not named comes last in Reference."""
 
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]*)(#[^)\s]*)?\)")
-_ROLE = re.compile(r":[a-z]+:`~?(?:[\w.]+\.)?(\w+)`")
-_SESSION = re.compile(r"^( *)(>>> )", re.MULTILINE)
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 
 
@@ -86,7 +84,7 @@ def assemble(folder: Path) -> None:
     for path in (ROOT / "src").rglob("*.py"):
         copy = folder / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(_markdown_docstrings(path.read_text(encoding="utf-8")), encoding="utf-8")
+        copy.write_text(markdown(path.read_text(encoding="utf-8")), encoding="utf-8")
     generated = generated_pages()
     written = {f"docs/{name}" for name in generated}
     for name, text in generated.items():
@@ -137,11 +135,6 @@ def main() -> None:
         handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=arguments.out / "html")
         print("http://localhost:8000")
         http.server.ThreadingHTTPServer(("localhost", 8000), handler).serve_forever()
-
-
-def _markdown_docstrings(code: str) -> str:
-    """Python code whose docstrings have plain code where they had roles of Sphinx, and code blocks for sessions."""
-    return _SESSION.sub(r"\1    \2", _ROLE.sub(r"`\1`", code))
 
 
 def _navigation(written: set[str]) -> str:

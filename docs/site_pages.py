@@ -3,19 +3,25 @@
 import functools
 import inspect
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
+import griffe
 import torch
 import typer
 from typer.cli import get_docs_for_click
 
 import mixreorg
 from mixreorg.cli.main import app
+from mixreorg.config import StrictConfig
 from mixreorg.eval.protocols import PROTOCOLS, EvaluationProtocol
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.recipes import RECIPES, recipe
 from mixreorg.train.config import TrainConfig
+
+SOURCES = Path(mixreorg.__file__).parents[1]
 
 API = {
     "Segmenting": (
@@ -49,25 +55,8 @@ API = {
 }
 """Objects of the API reference by heading: the public names of the package, and what is used with them."""
 
-CONFIGURATION = (
-    "mixreorg.train.config.TrainConfig",
-    "mixreorg.train.config.DataConfig",
-    "mixreorg.train.config.OptimConfig",
-    "mixreorg.train.config.EngineConfig",
-    "mixreorg.train.config.EvaluationConfig",
-    "mixreorg.train.alarm_config.AlarmConfig",
-    "mixreorg.interop.initialise.InitConfig",
-    "mixreorg.data.transforms.ImageTransformConfig",
-    "mixreorg.data.rand_augment.RandAugmentConfig",
-    "mixreorg.models.dual_encoder.DualEncoderConfig",
-    "mixreorg.models.image_encoder.ImageEncoderConfig",
-    "mixreorg.models.text_encoder.TextEncoderConfig",
-    "mixreorg.objectives.groupvit.GroupViTConfig",
-    "mixreorg.objectives.mixreorg.MixReorgConfig",
-    "mixreorg.objectives.multi_label.MultiLabelConfig",
-    "mixreorg.objectives.terms.WeightSchedule",
-)
-"""Parts of a run's configuration, the whole first."""
+_ROLE = re.compile(r":[a-z]+:`~?(?:[\w.]+\.)?(\w+)`")
+_SESSION = re.compile(r"^( *)(>>> )", re.MULTILINE)
 
 
 def generated_pages() -> dict[str, str]:
@@ -147,16 +136,27 @@ def api() -> str:
 
 
 def configuration() -> str:
-    """References of the parts of a run's configuration."""
+    """Every value of a run's configuration by its dotted name: type, default, meaning."""
     lines = [
         "# Configuration",
         "",
         "Every value of a training run, with its default. `--set optim.lr=1e-3` changes one, `--config run.yaml`",
         "several; a name that does not exist is refused with the nearest that does. [Training](training.md) says more.",
-        "",
-        "## Parts",
     ]
-    return "\n".join([*lines, *_references(CONFIGURATION)]) + "\n"
+    package = griffe.load("mixreorg", search_paths=[SOURCES], resolve_aliases=False)
+    for path, values in _sections("", TrainConfig()):
+        kind = type(values)
+        documented = package[kind.__module__.removeprefix("mixreorg.")][kind.__name__]
+        summary = inspect.getdoc(kind) or ""
+        lines += ["", f"## {path or 'The run'}", "", markdown(summary), ""]
+        lines += ["| value | type | default | |", "| --- | --- | --- | --- |"]
+        lines += [_value_row(path, name, values, documented) for name in kind.model_fields]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(text: str) -> str:
+    """Code or docstrings with plain code where they have roles of Sphinx, and code blocks where they have sessions."""
+    return _SESSION.sub(r"\1    \2", _ROLE.sub(r"`\1`", text))
 
 
 def _all_commands(group: Any) -> Iterator[Any]:
@@ -164,6 +164,29 @@ def _all_commands(group: Any) -> Iterator[Any]:
         yield command
         if hasattr(command, "commands"):
             yield from _all_commands(command)
+
+
+def _sections(path: str, values: StrictConfig) -> Iterator[tuple[str, StrictConfig]]:
+    """Parts of a configuration by dotted name, the whole first; of a choice, every alternative."""
+    yield path, values
+    for name, field in type(values).model_fields.items():
+        current = getattr(values, name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if inspect.isclass(kind) and issubclass(kind, StrictConfig):
+                inside = current if isinstance(current, kind) else kind()
+                alternative = f" ({inside.kind})" if hasattr(inside, "kind") else ""
+                yield from _sections(f"{path}.{name}".lstrip(".") + alternative, inside)
+
+
+def _value_row(path: str, name: str, values: StrictConfig, documented: Any) -> str:
+    value = getattr(values, name)
+    attribute = documented.members.get(name)
+    text = attribute.docstring.value if attribute is not None and attribute.docstring else ""
+    kind = str(attribute.annotation) if attribute is not None else ""
+    default = "below" if isinstance(value, StrictConfig) else _code(value)
+    dotted = re.sub(r" \(\w+\)", "", f"{path}.{name}").lstrip(".")
+    cells = (f"`{dotted}`", f"`{kind}`", default, markdown(text).replace("``", "`"))
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _references(names: tuple[str, ...]) -> list[str]:

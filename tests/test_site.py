@@ -75,6 +75,8 @@ def test_reference_pages_hold_everything() -> None:
         assert f"# {name}\n" in pages["recipes.md"]
     for name in PROTOCOLS:
         assert f"## {name}\n" in pages["protocols.md"]
+    for name in ("steps", "optim.lr", "engine.chunk", "objective.mixed.weight", "data.transform.rand_augment.num_ops"):
+        assert f"| `{name}` |" in pages["configuration.md"]
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         assert f"## `mixreorg {name}`\n" in pages["commands.md"]
     assert "..." not in pages["commands.md"].split("**Commands**")[1].split("## ")[0]
