@@ -87,7 +87,7 @@ def test_every_public_name_is_in_the_reference(monkeypatch: pytest.MonkeyPatch) 
     for name in mixreorg.__all__:
         assert name.startswith("__") or f".{name}\n" in site_pages.api()
     monkeypatch.setattr(site_pages, "API", {})
-    assert "## Further\n\n::: mixreorg.errors.MixreorgError\n" in site_pages.api()
+    assert "\n::: mixreorg.errors.MixreorgError\n" in site_pages.api().partition("## Further")[2]
 
 
 def test_nothing_is_fetched_from_other_hosts() -> None:
