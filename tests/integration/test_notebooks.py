@@ -28,7 +28,9 @@ def folder(tmp_path: Path, tiny_model: DualEncoder, monkeypatch: pytest.MonkeyPa
 def run(path: Path, folder: Path) -> list[dict]:
     """Outputs of all cells; an error of a cell is raised."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    # A busy machine sends outputs late; without patience they would be missing from the result.
+    patience = {"timeout": 240, "startup_timeout": 120, "iopub_timeout": 60, "raise_on_iopub_timeout": True}
+    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **patience).execute()
     return [output for cell in notebook.cells for output in cell.get("outputs", ())]
 
 
