@@ -4,16 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 
-.PHONY: demo test lint types unit export-tests integration format clean
+.PHONY: demo test lint types unit export-tests integration site format clean
 
 demo: $(VENV)/installed
 	$(BIN)/mixreorg demo $(DEMO_ARGS)
 
-test: lint types unit export-tests integration
+test: lint types unit export-tests integration site
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs examples
+	$(BIN)/ruff format --check src tests benchmarks docs examples
 
 types: $(VENV)/installed
 	$(BIN)/mypy
@@ -28,9 +28,13 @@ export-tests: $(VENV)/installed
 integration: $(VENV)/installed
 	$(BIN)/pytest tests/integration
 
+# Also the check that every link of the documentation leads somewhere.
+site: $(VENV)/installed
+	$(BIN)/python docs/make_site.py
+
 format: $(VENV)/installed
-	$(BIN)/ruff check --fix src tests benchmarks docs
-	$(BIN)/ruff format src tests benchmarks docs
+	$(BIN)/ruff check --fix src tests benchmarks docs examples
+	$(BIN)/ruff format src tests benchmarks docs examples
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
