@@ -23,7 +23,7 @@ def model_identity(segmenter: "Segmenter | ExportedSegmenter", source: str) -> s
     """
     if isinstance(segmenter, ExportedSegmenter):
         return _files_digest(source)
-    from mixreorg.eval.embedding_cache import model_digest  # it imports torch, which an export does without
+    from mixreorg.models.digest import model_digest  # it imports torch, which an export does without
 
     return model_digest(segmenter.model)
 

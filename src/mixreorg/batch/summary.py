@@ -40,6 +40,8 @@ class PhotoRow:
     """What its files begin with, below the folder of results."""
     classes: tuple[PresentClass, ...] = ()
     """Largest area first."""
+    absent: tuple[str, ...] = ()
+    """Classes that are not in the picture, by their presence scores."""
     error: str | None = None
     """Why there are no results."""
 
@@ -56,7 +58,8 @@ class PhotoRow:
             if entry["area_share"] > 0
         ]
         present.sort(key=lambda item: -item.area_share)
-        return cls(printable(str(photo.path)), status, printable(photo.name.as_posix()), tuple(present))
+        absent = tuple(entry["name"] for entry in content["classes"] if entry["absent"])
+        return cls(printable(str(photo.path)), status, printable(photo.name.as_posix()), tuple(present), absent)
 
     @classmethod
     def failed(cls, photo: PhotoInput, error: Exception) -> Self:
@@ -65,9 +68,10 @@ class PhotoRow:
         return cls(names[0], "failed", names[1], error=printable(str(error)))
 
     def shares(self) -> str:
-        """Classes with at least half a percent of the photo, for people."""
+        """Classes with at least half a percent of the photo, and those that are not in it, for people."""
         large = [item for item in self.classes if item.area_share >= 0.005]
-        return ", ".join(f"{item.name} {item.area_share:.0%}" for item in large)
+        shares = ", ".join(f"{item.name} {item.area_share:.0%}" for item in large)
+        return f"{shares}; not in the picture: {', '.join(self.absent)}" if self.absent else shares
 
 
 def write_summary(out: Path, made_by: Mapping[str, Any], rows: Sequence[PhotoRow], num_photos: int) -> None:
@@ -108,7 +112,7 @@ def printable(text: str) -> str:
 def _plain(row: PhotoRow) -> dict[str, Any]:
     classes = [{"name": item.name, "area_share": item.area_share, "score": item.score} for item in row.classes]
     values: dict[str, Any] = {"photo": row.photo, "status": row.status}
-    return values | ({"error": row.error} if row.error else {"results": row.results, "classes": classes})
+    return values | ({"error": row.error} if row.error else {"results": row.results, "classes": classes, "absent": row.absent})
 
 
 def _lines(row: PhotoRow) -> list[tuple[object, ...]]:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 import mixreorg
 from mixreorg.cli.ablate_command import ablate
+from mixreorg.cli.calibrate_command import calibrate
 from mixreorg.cli.check_command import check
 from mixreorg.cli.compare_command import compare
 from mixreorg.cli.convert_command import convert
@@ -59,6 +60,7 @@ app.add_typer(data, name="data")
 app.command()(segment)
 app.command()(explain)
 app.command()(video)
+app.command()(calibrate)
 app.command()(convert)
 app.command()(export)
 app.command("eval")(evaluate)

@@ -1,7 +1,7 @@
 """``mixreorg segment``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from mixreorg.batch.inputs import PhotoInput
     from mixreorg.batch.run import BatchJob
     from mixreorg.batch.summary import PhotoRow
+    from mixreorg.segment.request import MaskRequest
     from mixreorg.text.class_list import ClassName
 
 _NEEDS_CLASSES = "this model has no classes of its own; name some, for example --classes 'dog, cat=cat|kitten, grass'"
 _PLAIN = (bool, int, float, str, NoneType)
-_NOT_SETTINGS = frozenset({"photos", "model", "out", "classes", "device", "workers", "redo"})
+_NOT_SETTINGS = frozenset(
+    {"photos", "model", "out", "classes", "negatives", "calibration", "device", "workers", "redo"}
+)
 """Parameters of the command that do not decide the results, or are told apart by what they stand for."""
 
 
@@ -47,9 +50,42 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    negatives: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, written as --classes, that take pixels and are reported as background: 'sky, wall'.",
+            show_default=False,
+        ),
+    ] = None,
     background: Annotated[
-        float | None,
-        typer.Option(help="Threshold below which a pixel becomes background; 0.95 is usual. Default: the model's."),
+        str | None,
+        typer.Option(
+            help="Threshold below which a pixel becomes background (0.95 is usual), or auto: the calibration's, else "
+            "one chosen on each photo. Default: the model's.",
+            show_default=False,
+        ),
+    ] = None,
+    abstain: Annotated[
+        str | None,
+        typer.Option(
+            help="Presence score below which a class is not in the picture and gets no pixel, or auto: the "
+            "calibration's. Default: every class may get pixels.",
+            show_default=False,
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="What mixreorg calibrate wrote. Default: the file in the model's folder.", show_default=False
+        ),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Class prompt, for example 'a drawing of a {}.', or CLIP's sets: simple, subset (7), full (80). May "
+            "be repeated; embeddings are averaged. Default: the model's.",
+            show_default=False,
+        ),
     ] = None,
     short_side: Annotated[
         int | None,
@@ -92,43 +128,49 @@ def segment(
     """
     from mixreorg.batch.inputs import find_photos
     from mixreorg.batch.run import BatchJob
-    from mixreorg.segment.protocol import Protocol
-    from mixreorg.segment.results import result_names
     from mixreorg.text.class_list import parse_class_list
 
     class_names = None if classes is None else parse_class_list(classes)
-    segmenter = _load(model, device, needs_classes=class_names is None)
+    request = {
+        "negatives": None if negatives is None else parse_class_list(negatives),
+        "background": _threshold("background", background),
+        "abstain": _threshold("abstain", abstain),
+    }
     options = {
-        "background_threshold": background,
         "short_side": short_side,
         "whole": whole,
+        "templates": _templates(template),
         "tile_scales": None if tiles is None else _scales(tiles),
         "flip": flip,
         "segment_similarity": merge,
         "refine": refine,
     }
     chosen = {name: value for name, value in options.items() if value is not None}
-    segmenter.protocol = Protocol.from_dict({**segmenter.protocol.to_dict(), **chosen}, source="segment options")
+    segmenter = _load(model, device, chosen, calibration, needs_classes=class_names is None)
     found = find_photos(photos, out, sys.stdin.buffer)
-    if class_names is not None:
-        result_names(class_names, segmenter.protocol)
+    # What no photo can change is refused at once.
+    checked = segmenter.request(class_names, **request)
     settings = {name: value for name, value in context.params.items() if name not in _NOT_SETTINGS}
-    made_by = _made_by(segmenter, model, class_names, settings)
-    job = BatchJob(lambda image: segmenter(image, class_names), out, made_by, workers)
+    made_by = _made_by(segmenter, model, checked, settings)
+    job = BatchJob(lambda image: segmenter(image, class_names, **request), out, made_by, workers)
     _run(job, found, redo)
 
 
-def _made_by(
-    segmenter: Any, model: str, class_names: "tuple[ClassName, ...] | None", settings: dict[str, Any]
-) -> dict[str, Any]:
+def _made_by(segmenter: Any, model: str, request: "MaskRequest", settings: dict[str, Any]) -> dict[str, Any]:
     """Plain values that decide the results: whichever options the command has, and what they stand for."""
     import mixreorg
     from mixreorg.batch.identity import model_identity
+    from mixreorg.segment.protocol import hash_values
+
+    def listed(names: "Sequence[ClassName]") -> list[list[str]]:
+        return [[item.name, *item.phrases] for item in names]
 
     return {
         "mixreorg": mixreorg.__version__,
         "model": model_identity(segmenter, model),
-        "classes": None if class_names is None else [[item.name, *item.phrases] for item in class_names],
+        "classes": listed(request.classes),
+        "negatives": listed(request.negatives),
+        "calibration": None if request.calibration is None else hash_values(request.calibration.to_dict()),
         "protocol": segmenter.protocol.hash(),
         "options": {name: value if isinstance(value, _PLAIN) else str(value) for name, value in settings.items()},
     }
@@ -198,20 +240,46 @@ def _scales(text: str) -> list[float]:
         ) from None
 
 
-def _load(model: str, device: str, *, needs_classes: bool) -> Any:
+def _load(model: str, device: str, options: dict[str, Any], calibration: Path | None, *, needs_classes: bool) -> Any:
     """A segmenter of either kind; an exported model is used without importing torch."""
     from mixreorg.export.runtime import ExportedSegmenter, find_export
+    from mixreorg.segment.protocol import Protocol
+
+    def changed(protocol: Protocol) -> Protocol:
+        return Protocol.from_dict({**protocol.to_dict(), **options}, source="segment options")
 
     if find_export(Path(model)) is not None:
         if device != "cpu":
             raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
-        exported = ExportedSegmenter(model)
+        exported = ExportedSegmenter(model, calibration=calibration)
         if needs_classes and exported.manifest.classes is None:
             raise MixreorgError(_NEEDS_CLASSES)
+        exported.protocol = changed(exported.protocol)
         return exported
     if needs_classes:
         raise MixreorgError(_NEEDS_CLASSES)
     from mixreorg.interop.loading import load_model
-    from mixreorg.segment.segmenter import Segmenter
+    from mixreorg.segment.segmenter import Segmenter, default_protocol
 
-    return Segmenter(load_model(model, device))
+    loaded = load_model(model, device)
+    return Segmenter(loaded, changed(default_protocol(loaded)), calibration=calibration)
+
+
+def _threshold(option: str, text: str | None) -> float | str | None:
+    """The value of an option that is a number or ``auto``; its range is checked later."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise MixreorgError(f"--{option} {text!r} is no threshold; give a number from 0 to 1, or auto") from None
+
+
+def _templates(values: list[str] | None) -> list[str] | None:
+    """Templates of the options: sets by name, others as they are."""
+    if not values:
+        return None
+    from mixreorg.text.templates import TEMPLATES
+
+    sets: Mapping[Any, tuple[str, ...]] = TEMPLATES
+    return [template for value in values for template in sets.get(value, (value,))]

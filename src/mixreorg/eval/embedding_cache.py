@@ -12,6 +12,7 @@ from torch import nn
 
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import read_arrays, write_arrays
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName, flatten_phrases
@@ -48,16 +49,6 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
     embeddings, _ = segmenter.class_embeddings([ClassName(phrase) for phrase in phrases])
     write_arrays(path, {"phrases": np.array(phrases), "embeddings": embeddings.float().cpu().numpy()})
     return False
-
-
-def model_digest(model: nn.Module) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of all weights and buffers, their names and types."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def text_digest(model: DualEncoder, prompts: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ def evaluate_split(
     with_background = threshold is not None
     details = Details(len(classes) + with_background, with_background, threshold) if detail else None
     result = SplitResult.empty(tuple(item.name for item in classes), thresholds, details)
-    for batch in _batches(segmenter, split, (split.stems if stems is None else stems)[part[0] :: part[1]]):
+    for batch in photo_batches(segmenter, split, (split.stems if stems is None else stems)[part[0] :: part[1]]):
         outputs = segmenter.encode_each([photo for _, photo, _ in batch])
         for (stem, photo, mask), output in zip(batch, outputs, strict=True):
             counter = _PhotoCounter(segmenter, output, photo, classes)
@@ -86,7 +86,7 @@ def read_pair(split: EvalSplit, stem: str) -> tuple[Image.Image, Mask]:
     return photo, mask
 
 
-def _batches(
+def photo_batches(
     segmenter: Segmenter, split: EvalSplit, stems: Sequence[str]
 ) -> Iterator[list[tuple[str, Image.Image, Mask]]]:
     """Consecutive photos, until their windows fill a batch of the encoder."""

@@ -17,11 +17,12 @@ from PIL import Image
 
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import IntArray
-from mixreorg.eval.embedding_cache import cached_class_embeddings, model_digest
+from mixreorg.eval.embedding_cache import cached_class_embeddings
 from mixreorg.eval.evaluate import evaluate_split, read_pair
 from mixreorg.eval.protocols import ResolvedProtocol
 from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, label_names
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.segmenter import Segmenter
 

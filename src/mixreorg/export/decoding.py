@@ -3,6 +3,7 @@
 Tests hold both to the same results. Shapes are those of the functions of the same names there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,8 @@ def score_segments(
     *,
     logit_scale: float,
     shortlist: int,
+    num_negatives: int = 0,
+    absent: Sequence[int] = (),
 ) -> FloatArray:
     """Scores ``[B, S, C]`` of every segment, without background.
 
@@ -47,17 +50,30 @@ def score_segments(
         owners: the class of each phrase, ascending.
         logit_scale: exponentiated and clamped.
         shortlist: classes kept per window.
+        num_negatives: how many of the last classes are negatives, with a shortlist of their own.
+        absent: indices of classes that score 0 and take no place on the shortlist.
     """
     # First phrase of each class: the phrases of a class lie side by side.
     starts = np.unique(owners, return_index=True)[1]
     scale = np.float32(logit_scale)
     logits_BSC = np.maximum.reduceat(segment_embeddings @ class_embeddings.T * scale, starts, axis=-1)
     image_logits_BC = np.maximum.reduceat(image_embeddings @ class_embeddings.T * scale, starts, axis=-1)
+    image_logits_BC[:, list(absent)] = -np.inf
+    wanted = image_logits_BC.shape[-1] - num_negatives
+    parts = (image_logits_BC[:, :wanted], image_logits_BC[:, wanted:])
+    dropped_BC = np.concatenate([_dropped(part, shortlist) for part in parts], axis=-1)
+    dropped_BC[:, list(absent)] = True
+    kept_BSC = np.where(dropped_BC[:, None], np.float32(-np.inf), logits_BSC)
+    scores: FloatArray = _softmax(kept_BSC) * _softmax(logits_BSC)
+    return scores
+
+
+def _dropped(image_logits_BC: FloatArray, shortlist: int) -> npt.NDArray[np.bool_]:
+    """Mask ``[B, C]`` of the classes that are not among the best; of equals, the first in the list are kept."""
     best = np.argsort(-image_logits_BC, axis=-1, kind="stable")[:, :shortlist]
     dropped_BC = np.ones(image_logits_BC.shape, dtype=np.bool_)
     np.put_along_axis(dropped_BC, best, False, axis=-1)
-    kept_BSC = np.where(dropped_BC[:, None], np.float32(-np.inf), logits_BSC)
-    return _softmax(kept_BSC) * _softmax(logits_BSC)
+    return dropped_BC
 
 
 def with_background(scores_BSC: FloatArray, background_threshold: float) -> FloatArray:
@@ -106,8 +122,13 @@ def normalise_rows(features: npt.NDArray[np.float32]) -> FloatArray:
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
-    weights: FloatArray = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: FloatArray = weights / weights.sum(axis=-1, keepdims=True)
+    # Of a row of -inf alone, 0 is subtracted, and 1 put for its sum of 0: all shares are then 0.
+    largest: FloatArray = logits.max(axis=-1, keepdims=True)
+    largest[np.isneginf(largest)] = 0
+    weights: FloatArray = np.exp(logits - largest)
+    sums: FloatArray = weights.sum(axis=-1, keepdims=True)
+    sums[sums == 0] = 1
+    shares: FloatArray = weights / sums
     return shares
 
 

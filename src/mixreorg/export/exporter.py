@@ -29,7 +29,9 @@ from mixreorg.export.runtime import (
     cut_windows,
 )
 from mixreorg.files import write_together
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol, hash_values
 from mixreorg.segment.segmenter import Segmenter
@@ -95,6 +97,7 @@ def export_model(
         patch_size=patch,
         logit_scale=float(model.scale.detach()),
         protocol=segmenter.protocol,
+        model=model_digest(model),
         classes=None if classes is None else tuple(BakedClass(name=i.name, phrases=i.phrases) for i in classes),
     )
     batches = list(_calibration(photos, manifest, path)) if photos is not None else None
@@ -108,6 +111,8 @@ def export_model(
         files[path.parent / TOKENIZER] = json.dumps(model.tokenizer.to_dict(), ensure_ascii=False).encode()
         text = text_onnx(TextGraph(model), TOKEN_IDS, TEXT_OUTPUTS)
         files |= _files(_reduced(text, precision), path.with_stem(TEXT), manifest)
+        if model.inference_calibration is not None:
+            files[path.parent / CALIBRATION_FILE] = json.dumps(model.inference_calibration).encode()
     if batches is not None:
         say(f"calibrating on {len(batches)} batches of windows")
         image = quantise(image, PIXELS, iter(batches), FLOAT_PARTS)

@@ -52,6 +52,8 @@ class ExportManifest(StrictConfig):
     """Factor on cosine similarities, exponentiated and clamped."""
     protocol: Protocol
     """The model's own protocol, the runtime's default."""
+    model: str = ""
+    """Digest of the model's weights, by which calibrations know it; empty in files that do not say."""
     classes: tuple[BakedClass, ...] | None
     """Classes of a file with baked classes; None for free vocabulary."""
 

@@ -20,14 +20,18 @@ from mixreorg.export.decoding import (
     with_background,
 )
 from mixreorg.export.manifest import SUFFIXES, ExportManifest
+from mixreorg.files import read_json
+from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration, CalibrationSource
 from mixreorg.segment.photos import PhotoSource, read_photo
+from mixreorg.segment.presence import PhotoEmbeddings, find_own_names, presence_features, segment_pixels
 from mixreorg.segment.protocol import Protocol, hash_values
 from mixreorg.segment.refinement import make_refiner
+from mixreorg.segment.request import ClassNames, MaskRequest, Threshold, read_names
 from mixreorg.segment.resize import FloatArray, resize_photo
-from mixreorg.segment.results import Segmentation, result_names
+from mixreorg.segment.results import Segmentation
 from mixreorg.segment.segment_merging import merge_segments
 from mixreorg.segment.window_plan import WindowPlan, plan_windows
-from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
+from mixreorg.text.class_list import ClassName, flatten_phrases
 from mixreorg.text.tokenizer import Tokenizer
 
 IMAGE, TEXT, TOKENIZER = "image", "text", "tokenizer.json"
@@ -36,6 +40,7 @@ PIXELS, TOKEN_IDS = "pixels", "token_ids"
 IMAGE_OUTPUTS = ("assignment", "segment_embeddings", "image_embedding")
 BAKED_OUTPUTS = ("segment_map", "segment_scores")
 TEXT_OUTPUTS = ("text_features",)
+_NO_PRESENCE = "has its classes baked in and gives no embeddings to judge presence by"
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class ExportedSegmenter:
         protocol: Protocol | None = None,
         window_batch: int = 8,
         threads: int | None = None,
+        calibration: Calibration | Path | str | None = None,
     ) -> None:
         """Load an export.
 
@@ -85,9 +91,11 @@ class ExportedSegmenter:
             protocol: sizes, templates, background. By default the one the model was exported with.
             window_batch: windows encoded at once.
             threads: of the runtime; by default one per core.
+            calibration: of the model that was exported. By default the one in the folder, where there is one.
 
         Raises:
-            MixreorgError: not an export, damaged, or of another version.
+            MixreorgError: not an export, damaged, or of another version; or a calibration that cannot be read, or is
+                of another model or protocol.
         """
         path = find_export(Path(source))
         if path is None:
@@ -102,6 +110,7 @@ class ExportedSegmenter:
                 f"{self.protocol.name!r} does not: use the model itself"
             )
         self.window_batch = window_batch
+        self.calibration_source = self._read_calibration(calibration)
         self._phrase_embeddings: dict[str, FloatArray] = {}
         if self.manifest.classes is None:
             text_path = path.with_name(TEXT + path.suffix)
@@ -112,33 +121,78 @@ class ExportedSegmenter:
             if hash_values(self._tokenizer.to_dict()) != self.manifest.tokenizer:
                 raise MixreorgError(f"{path.parent / TOKENIZER} is not the tokenizer of {path}; export the model again")
 
+    def _read_calibration(self, named: Calibration | Path | str | None) -> CalibrationSource:
+        path = self._path.with_name(CALIBRATION_FILE)
+        if self.manifest.classes is not None and named is not None:
+            raise MixreorgError(f"{self._path} {_NO_PRESENCE}; leave the calibration out, or export without classes")
+        has_found = self.manifest.classes is None and path.is_file()
+        found = read_json(path) if has_found else None
+        return CalibrationSource(named, found, lambda: self.manifest.model, self.protocol)
+
     def __call__(
-        self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName] | None = None
+        self,
+        photo: PhotoSource,
+        class_names: ClassNames | None = None,
+        *,
+        negatives: ClassNames | None = None,
+        background: Threshold = None,
+        abstain: Threshold = None,
     ) -> Segmentation:
         """Segment one photo.
 
         Args:
             photo: path, encoded bytes, PIL picture or ``[H, W, 3]`` uint8 array.
             class_names: ``"dog, cat=cat|kitten"``, a list of names, ``"@file.txt"``; with baked classes None.
+            negatives: names that compete for pixels; what they take is background. Not with baked classes.
+            background: threshold, ``"auto"`` or None, as :class:`mixreorg.Segmenter` has it.
+            abstain: presence score, ``"auto"`` or None, as there. Not with baked classes.
 
         Returns:
-            Labels of the photo's own size, names (background first when the protocol has a threshold), scores.
+            Labels of the photo's own size, names (background first where there is one), scores, presence scores.
 
         Raises:
             MixreorgError: unreadable photo or class list, other classes than the baked ones, or a photo whose
                 windows have another size than the export takes.
         """
-        classes = self._classes(class_names)
-        names = result_names(classes, self.protocol)
+        request = self.request(class_names, negatives, background, abstain)
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
-        windows = self._decode_baked(image, plan) if self.manifest.classes else self._decode_free(image, plan, classes)
-        if self.protocol.background_threshold is not None:
-            scores = with_background(windows.segment_scores, self.protocol.background_threshold)
-            windows = WindowScores(windows.segment_map, scores)
+        windows, presence = self._decode(image, plan, request)
+        scores = windows.segment_scores
+        pixels = segment_pixels(windows.segment_map, scores.shape[1])
+        choice = request.choose_background(scores.max(axis=-1), pixels)
+        if choice is not None:
+            windows = WindowScores(windows.segment_map, with_background(scores, choice.threshold))
         refine = make_refiner(self.protocol.refine, image)
-        label_map, class_scores = merge_windows(windows, plan, image.height, image.width, refine)
-        return Segmentation(label_map=label_map, class_names=names, scores=class_scores, protocol=self.protocol)
+        return request.finish(*merge_windows(windows, plan, image.height, image.width, refine), choice, presence)
+
+    def request(
+        self,
+        class_names: ClassNames | None = None,
+        negatives: ClassNames | None = None,
+        background: Threshold = None,
+        abstain: Threshold = None,
+    ) -> MaskRequest:
+        """Check the arguments of a call, whatever the photo.
+
+        Raises:
+            MixreorgError: an unusable list or threshold, or what a file with baked classes does not know.
+        """
+        if self.manifest.classes is not None and (negatives is not None or abstain is not None):
+            raise MixreorgError(
+                f"{self._path} {_NO_PRESENCE}; leave negatives and abstention out, or export without classes"
+            )
+        calibration = self.calibration_source.of(self.protocol)
+        names = self._classes(class_names, negatives)
+        return MaskRequest(*names, self.protocol, background, abstain, calibration)
+
+    def _decode(
+        self, image: Image.Image, plan: WindowPlan, request: MaskRequest
+    ) -> tuple[WindowScores, npt.NDArray[np.float32] | None]:
+        """Scores of the photo's windows without background, and presence scores ``[C]``."""
+        if self.manifest.classes is None:
+            return self._decode_free(image, plan, request)
+        return self._decode_baked(image, plan), None
 
     def encode(self, images: Sequence[Image.Image]) -> ExportedOutput:
         """Encode every window of several RGB photos of one size, photo after photo (free vocabulary only).
@@ -188,31 +242,53 @@ class ExportedSegmenter:
             parts += self._text.run(TOKEN_IDS, token_ids, TEXT_OUTPUTS)
         return np.concatenate(parts)
 
-    def _classes(self, class_names: str | Path | Sequence[str | ClassName] | None) -> tuple[ClassName, ...]:
+    def _classes(
+        self, class_names: ClassNames | None, negatives: ClassNames | None
+    ) -> tuple[tuple[ClassName, ...], tuple[ClassName, ...]]:
+        """Wanted classes and negatives."""
         baked = self.manifest.class_names
         if class_names is None:
             if baked is None:
                 raise MixreorgError(f"{self._path} takes any classes; say which, for example 'dog, cat, grass'")
-            return baked
-        classes = parse_class_list(class_names)
+            return read_names(baked, negatives)
+        classes, rest = read_names(class_names, negatives)
         if baked is not None and classes != baked:
             known = ", ".join(item.name for item in baked[:8]) + (", ..." if len(baked) > 8 else "")
             raise MixreorgError(
                 f"{self._path} has its classes baked in ({known}); leave the classes out, or export without classes"
             )
-        return classes
+        return classes, rest
 
-    def _decode_free(self, image: Image.Image, plan: WindowPlan, classes: Sequence[ClassName]) -> WindowScores:
+    def _decode_free(
+        self, image: Image.Image, plan: WindowPlan, request: MaskRequest
+    ) -> tuple[WindowScores, npt.NDArray[np.float32]]:
         output = self._encode(image, plan)
+        segment_map = map_segments(output.assignment, plan.window_size)
+        photo = PhotoEmbeddings(output.image_embedding, output.segment_embeddings, segment_map)
+        presence = self._presence_scores(photo, request.classes)
         scores = score_segments(
             output.segment_embeddings,
             output.image_embedding,
-            self.class_embeddings(classes),
-            flatten_phrases(classes)[1],
+            self.class_embeddings(request.competitors),
+            flatten_phrases(request.competitors)[1],
             logit_scale=self.manifest.logit_scale,
             shortlist=self.protocol.shortlist,
+            num_negatives=len(request.negatives),
+            absent=request.absent(presence),
         )
-        return WindowScores(map_segments(output.assignment, plan.window_size), scores)
+        return WindowScores(segment_map, scores), presence
+
+    def _presence_scores(self, photo: PhotoEmbeddings, classes: Sequence[ClassName]) -> npt.NDArray[np.float32]:
+        rule = self.calibration_source.rule(self.protocol)
+        features = presence_features(
+            photo,
+            self.class_embeddings(classes),
+            flatten_phrases(classes)[1],
+            self.class_embeddings([ClassName(name) for name in rule.bank]),
+            find_own_names(classes, rule.bank),
+            self.manifest.logit_scale,
+        )
+        return rule.scores(features)
 
     def _decode_baked(self, image: Image.Image, plan: WindowPlan) -> WindowScores:
         for name in ("templates", "shortlist"):

@@ -13,6 +13,7 @@ from mixreorg.interop.hub import push_to_hub
 from mixreorg.interop.loading import load_model
 from mixreorg.interop.model_card import CardFacts
 from mixreorg.models.folder import save_model
+from mixreorg.segment.calibration import Calibration
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 
@@ -35,6 +36,7 @@ class PretrainedSegmenter(Segmenter):
         device: str | torch.device = "cpu",
         protocol: Protocol | None = None,
         window_batch: int = 8,
+        calibration: Calibration | Path | str | None = None,
     ) -> Self:
         """Load a model of any origin.
 
@@ -43,11 +45,12 @@ class PretrainedSegmenter(Segmenter):
             device: where the weights go.
             protocol: sizes, templates, background. By default the one saved with the model, else GroupViT's.
             window_batch: windows encoded at once.
+            calibration: or its file. By default the one saved with the model, where there is one.
 
         Raises:
-            MixreorgError: as ``load_model``.
+            MixreorgError: as ``load_model``; or a calibration of another model or protocol.
         """
-        return cls(load_model(source, device), protocol, window_batch)
+        return cls(load_model(source, device), protocol, window_batch, calibration)
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None, overwrite: bool = False) -> Path:
         """Write the model with its protocol and a model card.

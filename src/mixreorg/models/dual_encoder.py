@@ -130,6 +130,8 @@ class DualEncoder(nn.Module):
         self.tokenizer = tokenizer
         # Values of the protocol that the model was trained to be used with; read by the segmenter.
         self.inference_protocol: dict[str, Any] | None = None
+        # Values of a calibration that was saved with it, likewise.
+        self.inference_calibration: dict[str, Any] | None = None
         self.image_encoder = ImageEncoder(config.image)
         self.text_encoder = TextEncoder(config.text)
         self.image_projector = Projector(config.image.width, config.projector_hidden, config.embed_dim)

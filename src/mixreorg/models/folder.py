@@ -1,4 +1,7 @@
-"""Model folders: ``config.json``, ``model.safetensors``, ``tokenizer.json``; how models are saved and found."""
+"""Model folders: ``config.json``, ``model.safetensors``, ``tokenizer.json``; how models are saved and found.
+
+A ``calibration.json`` may lie beside them: thresholds for this model (:mod:`mixreorg.segment.calibration`).
+"""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.text.tokenizer import Tokenizer
 
 FORMAT = "mixreorg-model-1"
-_CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+_CONFIG, _WEIGHTS, _TOKENIZER, _CALIBRATION = "config.json", "model.safetensors", "tokenizer.json", "calibration.json"
 
 
 def save_model(model: DualEncoder, folder: Path, protocol: dict[str, Any] | None = None) -> None:
@@ -107,6 +110,8 @@ def load_model_folder(source: str | Path, device: str | torch.device = "cpu") ->
     model = DualEncoder(config, tokenizer)
     load_weights(model, folder / _WEIGHTS)
     model.inference_protocol = content.get("protocol")
+    if (folder / _CALIBRATION).is_file():
+        model.inference_calibration = read_json(folder / _CALIBRATION)
     return move(model, device).eval()
 
 

@@ -1,5 +1,6 @@
 """Segmentation: photos and class names in, label maps, scores and pictures out. Contains no mixing.
 
-Files import only files listed above them: ``photos``, ``palette``, ``drawing``, ``protocol``, ``exchange``,
-``results``, ``resize``, ``class_maps``, ``window_plan``, ``sliding_window``, ``background_sweep``, ``segmenter``.
+Files import only files listed above them: ``photos``, ``palette``, ``drawing``, ``protocol``, ``presence``,
+``calibration``, ``background``, ``exchange``, ``results``, ``request``, ``resize``, ``class_maps``, ``window_plan``,
+``sliding_window``, ``background_sweep``, ``segmenter``.
 """

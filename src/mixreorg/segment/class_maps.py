@@ -4,6 +4,7 @@ Within a window a pixel's scores depend on its segment alone, so the scores are 
 and a map of segments, a few hundred kilobytes where class maps of 1,000 classes would take a gigabyte.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -50,6 +51,8 @@ def decode_windows(
     background_threshold: float | None = None,
     decoding: Literal["groupvit", "softmax"] = "groupvit",
     segment_map: Tensor | None = None,
+    num_negatives: int = 0,
+    absent: Sequence[int] = (),
 ) -> WindowScores:
     """Decode windows by the zero-shot protocol of GroupViT (Xu et al., CVPR 2022).
 
@@ -80,6 +83,8 @@ def decode_windows(
         decoding: ``softmax`` replaces steps 2 and 3 by one softmax over all phrases, as protocols of CLIP's
             family have it; a class takes the largest probability of its phrases.
         segment_map: ``[B, H, W]`` of an earlier decoding of the same windows, which step 1 would give again.
+        num_negatives: how many of the last classes are negatives, see :func:`score_segments`.
+        absent: indices of classes that are known to be absent, see :func:`score_segments`.
 
     Raises:
         ValueError: shapes or indices that do not fit each other.
@@ -92,9 +97,15 @@ def decode_windows(
         image_logits_BP = image_embeddings.float() @ class_EP * logit_scale
     if decoding == "softmax":
         scores = largest_of_phrases(phrase_logits_BSP.softmax(dim=-1), class_index)
+        scores[..., list(absent)] = 0
     else:
-        logits_BSC = largest_of_phrases(phrase_logits_BSP, class_index)
-        scores = score_segments(logits_BSC, largest_of_phrases(image_logits_BP, class_index), shortlist)
+        scores = score_segments(
+            largest_of_phrases(phrase_logits_BSP, class_index),
+            largest_of_phrases(image_logits_BP, class_index),
+            shortlist,
+            num_negatives,
+            absent,
+        )
     if background_threshold is not None:
         scores = with_background(scores, background_threshold)
     if segment_map is None:
@@ -102,11 +113,34 @@ def decode_windows(
     return WindowScores(segment_map=segment_map, segment_scores=scores)
 
 
-def score_segments(logits_BSC: Tensor, image_logits_BC: Tensor, shortlist: int) -> Tensor:
-    """Step 3 of decoding: scores ``[B, S, C]``, without background, from the classes' logits."""
-    kept_BC = shortlisted(image_logits_BC, shortlist)
-    kept_logits_BSC = logits_BSC.masked_fill(~kept_BC[:, None], -torch.inf)
-    return kept_logits_BSC.softmax(dim=-1) * logits_BSC.softmax(dim=-1)
+def score_segments(
+    logits_BSC: Tensor, image_logits_BC: Tensor, shortlist: int, num_negatives: int = 0, absent: Sequence[int] = ()
+) -> Tensor:
+    """Steps 2 and 3 of decoding: scores ``[B, S, C]``, without background, from the classes' logits.
+
+    Args:
+        logits_BSC: of the segments.
+        image_logits_BC: of the windows.
+        shortlist: classes kept per window.
+        num_negatives: how many of the last classes are negatives. They have a shortlist of their own, so that they
+            compete for pixels but push no wanted class off the shortlist: in a segment, the scores of two wanted
+            classes keep the ratio they have without negatives.
+        absent: indices of classes that are known to be absent. They score 0 and take no place on the shortlist, but
+            stay in ``P0``, so that scores of the others keep the meaning that thresholds rely on.
+    """
+    if absent:
+        image_logits_BC = image_logits_BC.clone()
+        image_logits_BC[:, list(absent)] = -torch.inf
+    wanted = logits_BSC.shape[-1] - num_negatives
+    parts = [shortlisted(image_logits_BC[:, :wanted], shortlist)]
+    if num_negatives:
+        parts.append(shortlisted(image_logits_BC[:, wanted:], shortlist))
+    dropped_B1C = ~(torch.cat(parts, dim=-1) if num_negatives else parts[0])[:, None]
+    if absent:
+        dropped_B1C[..., list(absent)] = True
+    scores_BSC = logits_BSC.masked_fill(dropped_B1C, -torch.inf).softmax(dim=-1) * logits_BSC.softmax(dim=-1)
+    # Where every class is absent, the softmax over none of them is not a number.
+    return scores_BSC.masked_fill(dropped_B1C, 0.0) if absent else scores_BSC
 
 
 def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -15,6 +15,7 @@ INK: Color = (32, 32, 32)
 PAPER: Color = (255, 255, 255)
 """Ground of every picture."""
 _MAX_LEGEND_ENTRIES = 40
+_MAX_ABSENT_NAMES = 3
 _MAX_TEXT = 36
 # Pillow's built-in font covers Latin scripts. These are asked for by name, where a system has them, for the
 # others.
@@ -76,11 +77,12 @@ def draw_segments(photo: Image.Image, segment_map: npt.NDArray[np.integer], opac
     return draw_overlay(photo, segment_map, colors, opacity=opacity)
 
 
-def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+def add_legend(picture: Image.Image, entries: Sequence[LegendEntry], absent: Sequence[str] = ()) -> Image.Image:
     """Put a legend below a picture: swatch, name and area share of each entry, largest area first.
 
     Text is sized for the picture, never below 13 px; a picture narrower than its legend is centred above it.
-    After 40 entries the rest are counted in one line.
+    After 40 entries the rest are counted in one line. Absent classes follow by name, or only their number where there
+    are more than three.
     """
     font_size = max(13, round(max(picture.size) / 48))
     ordered = sorted(entries, key=lambda entry: -entry.area_share)
@@ -88,6 +90,10 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Im
     shown: list[tuple[Color | None, str]] = [*lines[:_MAX_LEGEND_ENTRIES]]
     if len(lines) > len(shown):
         shown.append((None, f"… and {len(lines) - len(shown)} more"))
+    if len(absent) <= _MAX_ABSENT_NAMES:
+        shown += [(None, f"{_shorten(name)}  not in the picture") for name in absent]
+    else:
+        shown.append((None, f"{len(absent)} names are not in the picture"))
     if not shown:
         return picture.copy()
     legend = _draw_lines(shown, font_size, picture.width)

@@ -1,7 +1,7 @@
 """What a segmentation is: labels, names, scores; and how it is written to files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import write_atomically, write_json
 from mixreorg.palette import Color, class_colors, hex_color
 from mixreorg.segment import exchange
+from mixreorg.segment.background import BackgroundChoice
 from mixreorg.segment.drawing import LegendEntry, add_legend, draw_overlay
 from mixreorg.segment.protocol import Protocol
 from mixreorg.text.class_list import ClassName
@@ -22,22 +23,22 @@ if TYPE_CHECKING:
     import supervision
 
 BACKGROUND = "background"
-"""Name of the class that a background threshold adds in front of the given ones."""
+"""Name of the class that a background threshold, negatives or abstention add in front of the given ones."""
 
 
-def result_names(classes: Sequence[ClassName], protocol: Protocol) -> tuple[str, ...]:
-    """Names of a segmentation's classes: background first where the protocol has a threshold.
+def result_names(classes: Sequence[ClassName], *, has_background: bool) -> tuple[str, ...]:
+    """Names of a segmentation's classes: background first where there is one.
 
     Raises:
-        MixreorgError: a class called background beside the one that the threshold adds.
+        MixreorgError: a class called background beside the one that is added.
     """
     names = tuple(item.name for item in classes)
-    if protocol.background_threshold is None:
+    if not has_background:
         return names
     if BACKGROUND in (name.casefold() for name in names):
         raise MixreorgError(
-            f"the class list names {BACKGROUND!r}, which the background threshold adds by itself; leave it out, "
-            "or segment without a threshold"
+            f"the class list names {BACKGROUND!r}, which a background threshold, negatives and abstention add by "
+            "themselves; leave it out, or segment without them"
         )
     return (BACKGROUND, *names)
 
@@ -53,30 +54,46 @@ class Segmentation:
     label_map: npt.NDArray[np.integer]
     """``[H, W]`` indices into ``class_names``, kept in the smallest unsigned type that holds them all."""
     class_names: tuple[str, ...]
-    """``C`` names; with a background threshold in the protocol, the first is ``"background"``."""
+    """``C`` names; where there is background, the first is ``"background"``."""
     scores: npt.NDArray[np.float32]
     """``[C]`` best score any pixel gives each class, 0 to 1; 0 for a class no window shortlisted."""
     protocol: Protocol
     """How the labels were made."""
+    background: BackgroundChoice | None = None
+    """Which rule made pixels background, and its threshold; the protocol's where it has one and nothing is said."""
+    presence_scores: npt.NDArray[np.floating] | None = None
+    """``[C]`` how sure the model is that each class is in the photo, 0 to 1, whatever other classes were asked for;
+    not a number for background. None where the model does not say (classes baked into an export)."""
+    absent: tuple[str, ...] = ()
+    """Classes without a pixel because their presence score was too low: not in the picture."""
+    negative_pixels: Mapping[str, int] = field(default_factory=dict)
+    """Pixels that each negative took, by name; they are background."""
+    calibrated_on: str | None = None
+    """The split that presence scores were calibrated on; None for scores that were not."""
 
     def __post_init__(self) -> None:
         """Check the fields against each other and shrink the label map."""
         num_classes = len(self.class_names)
+        threshold = self.protocol.background_threshold
+        if self.background is None and threshold is not None:
+            object.__setattr__(self, "background", BackgroundChoice("protocol", threshold, "the protocol's"))
         if self.label_map.ndim != 2 or not np.issubdtype(self.label_map.dtype, np.integer) or not self.label_map.size:
             raise ValueError(f"label_map must be [H, W] integers, not {self.label_map.shape} {self.label_map.dtype}")
         if self.scores.shape != (num_classes,):
             raise ValueError(f"{num_classes} class names need as many scores, not {self.scores.shape}")
+        if self.presence_scores is not None and self.presence_scores.shape != (num_classes,):
+            raise ValueError(f"{num_classes} class names need as many presence scores")
         if int(self.label_map.min()) < 0 or int(self.label_map.max()) >= num_classes:
             raise ValueError(f"label_map holds {self.label_map.max()}, but there are {num_classes} classes")
         if self.has_background and self.class_names[0] != BACKGROUND:
-            raise ValueError(f"with a background threshold the first class is {BACKGROUND!r}")
+            raise ValueError(f"where there is background the first class is {BACKGROUND!r}")
         smallest = np.min_scalar_type(num_classes - 1)
         object.__setattr__(self, "label_map", self.label_map.astype(smallest, copy=False))
 
     @property
     def has_background(self) -> bool:
-        """Whether the first class is the background that a threshold made."""
-        return self.protocol.background_threshold is not None
+        """Whether the first class is background."""
+        return self.background is not None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,7 +118,9 @@ class Segmentation:
         return class_colors(len(self.class_names), has_background=self.has_background)
 
     def overlay(self, photo: Image.Image) -> Image.Image:
-        """Draw the labels over the photo, with a legend of the classes present; background stays untinted.
+        """Draw the labels over the photo, with a legend of the classes present and those said to be absent.
+
+        Background stays untinted.
 
         Photos over 2,048 px are reduced to that long side, very small ones are enlarged.
 
@@ -119,7 +138,7 @@ class Segmentation:
             for index, name in enumerate(self.class_names)
             if self.presence[index]
         ]
-        return add_legend(picture, entries)
+        return add_legend(picture, entries, self.absent)
 
     def palette_image(self) -> Image.Image:
         """Return the label map as a palette image: pixel values are class indices, the palette their colours.
@@ -143,7 +162,7 @@ class Segmentation:
         return Image.fromarray(self.label_map.astype(np.uint16))
 
     def to_dict(self, photo_name: str | None = None) -> dict[str, Any]:
-        """Return plain values: photo, protocol; per class index, colour, area share, score, presence."""
+        """Return plain values: photo, protocol, background, calibration, negatives; and what is known of each class."""
         width, height = self.size
         return {
             "photo": photo_name,
@@ -153,6 +172,9 @@ class Segmentation:
                 "hash": self.protocol.hash(),
                 "background_threshold": self.protocol.background_threshold,
             },
+            "background": asdict(self.background) if self.background else None,
+            "calibrated_on": self.calibrated_on,
+            "negatives": [{"name": name, "pixels": pixels} for name, pixels in self.negative_pixels.items()],
             "classes": [
                 {
                     "name": name,
@@ -161,10 +183,17 @@ class Segmentation:
                     "area_share": float(self.area_share[index]),
                     "score": float(self.scores[index]),
                     "present": bool(self.presence[index]),
+                    "presence": self._presence_score(index),
+                    "absent": name in self.absent,
                 }
                 for index, name in enumerate(self.class_names)
             ],
         }
+
+    def _presence_score(self, index: int) -> float | None:
+        if self.presence_scores is None or np.isnan(self.presence_scores[index]):
+            return None
+        return float(self.presence_scores[index])
 
     def to_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Masks ``[H, W]`` of the classes that any pixel has, by name; the background is one of them."""

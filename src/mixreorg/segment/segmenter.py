@@ -5,25 +5,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
 from mixreorg.models.grouping import Assignment
 from mixreorg.models.pixels import normalise
+from mixreorg.segment.background import BackgroundChoice
 from mixreorg.segment.background_sweep import background_below
-from mixreorg.segment.class_maps import WindowScores, decode_windows
+from mixreorg.segment.calibration import Calibration, CalibrationSource
+from mixreorg.segment.class_maps import WindowScores, decode_windows, map_segments, with_background
 from mixreorg.segment.photos import PhotoSource, read_photo
+from mixreorg.segment.presence import PhotoEmbeddings, find_own_names, presence_features, segment_pixels
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.segment.refinement import RefineMap, make_refiner
+from mixreorg.segment.request import ClassNames, MaskRequest, Threshold, read_names
 from mixreorg.segment.resize import resize_photo
-from mixreorg.segment.results import BACKGROUND, Segmentation, result_names
+from mixreorg.segment.results import BACKGROUND, Segmentation
 from mixreorg.segment.segment_merging import merge_segments
-from mixreorg.segment.sliding_window import merge_windows
+from mixreorg.segment.sliding_window import MergedScores, merge_windows
 from mixreorg.segment.window_plan import WindowPlan, plan_windows
-from mixreorg.text.class_list import ClassName, flatten_phrases, parse_class_list
+from mixreorg.text.class_list import ClassName, flatten_phrases
 
 _LISTS_KEPT = 8
 
@@ -35,48 +41,162 @@ class Segmenter:
     >>> segmentation = segmenter("photo.jpg", "dog, cat=cat|kitten, grass")
     """
 
-    def __init__(self, model: DualEncoder, protocol: Protocol | None = None, window_batch: int = 8) -> None:
+    def __init__(
+        self,
+        model: DualEncoder,
+        protocol: Protocol | None = None,
+        window_batch: int = 8,
+        calibration: Calibration | Path | str | None = None,
+    ) -> None:
         """Prepare a model for use.
 
         Args:
             model: from :func:`mixreorg.load_model`; it is put into evaluation mode.
             protocol: sizes, templates, background. By default the one saved with the model, else GroupViT's.
             window_batch: windows encoded at once.
+            calibration: from :func:`~mixreorg.eval.calibrate.calibrate`, or its file. By default the one saved with
+                the model, where there is one.
+
+        Raises:
+            MixreorgError: a calibration that cannot be read, or of another model or protocol.
         """
         self.model = model.eval()
         self.protocol = protocol or default_protocol(model)
         self.window_batch = window_batch
+        self.calibration_source = CalibrationSource(
+            calibration, model.inference_calibration, lambda: model_digest(model), self.protocol
+        )
         self._phrase_embeddings: dict[str, Tensor] = {}
         self._class_embeddings: dict[tuple[ClassName, ...], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, photo: PhotoSource, class_names: str | Path | Sequence[str | ClassName]) -> Segmentation:
+    def __call__(
+        self,
+        photo: PhotoSource,
+        class_names: ClassNames,
+        *,
+        negatives: ClassNames | None = None,
+        background: Threshold = None,
+        abstain: Threshold = None,
+    ) -> Segmentation:
         """Segment one photo.
 
         Args:
             photo: path, encoded bytes, PIL picture or ``[H, W, 3]`` uint8 array.
             class_names: ``"dog, cat=cat|kitten"``, a list of names, ``"@file.txt"``.
+            negatives: names in the same forms that compete for pixels; what they take is background.
+            background: threshold below which a pixel is background; ``"auto"``: the calibration's, else one chosen on
+                the photo; None: the protocol's.
+            abstain: presence score below which a class gets no pixel; ``"auto"``: the calibration's; None: no class
+                abstains.
 
         Returns:
-            Labels of the photo's own size, names (background first when the protocol has a threshold), scores.
+            Labels of the photo's own size, names (background first where a threshold, negatives or abstention make
+            one), scores, presence scores.
 
         Raises:
-            MixreorgError: unreadable photo or class list.
+            MixreorgError: unreadable photo or class list, or abstention that nothing is calibrated for.
         """
-        classes = parse_class_list(class_names)
-        names = result_names(classes, self.protocol)
+        request = MaskRequest(
+            *read_names(class_names, negatives),
+            self.protocol,
+            background,
+            abstain,
+            self.calibration_source.of(self.protocol),
+        )
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
-        windows = self.decode(self.encode([image]), plan, classes)
-        merged = merge_windows(windows, plan, image.height, image.width, self.refiner(image))
-        label_map = merged.label_map
-        if self.protocol.background_threshold is not None and self.protocol.background_phrases:
-            label_map = background_below(merged.label_map, merged.best_scores, self.protocol.background_threshold)
-        return Segmentation(
-            label_map=label_map.cpu().numpy(),
-            class_names=names,
-            scores=merged.class_scores.cpu().numpy(),
-            protocol=self.protocol,
+        output = self.encode([image])
+        segment_map = self.map_segments(output, plan)
+        presence = self.presence_scores(output, segment_map, request.classes)
+        windows = self._decode(
+            output,
+            plan,
+            request.competitors,
+            None,
+            segment_map,
+            num_negatives=len(request.negatives),
+            absent=tuple(index + request.has_rival for index in request.absent(presence)),
         )
+        pixels = segment_pixels(segment_map.cpu().numpy(), windows.segment_scores.shape[1])
+        choice = request.choose_background(windows.segment_scores.amax(dim=-1).cpu().numpy(), pixels)
+        merged = self._merge(windows, plan, image, choice, has_rival=request.has_rival)
+        return request.finish(merged.label_map.cpu().numpy(), merged.class_scores.cpu().numpy(), choice, presence)
+
+    def request(
+        self,
+        class_names: ClassNames,
+        negatives: ClassNames | None = None,
+        background: Threshold = None,
+        abstain: Threshold = None,
+    ) -> MaskRequest:
+        """Check the arguments of a call, whatever the photo.
+
+        Raises:
+            MixreorgError: an unusable list or threshold, or abstention that nothing is calibrated for.
+        """
+        calibration = self.calibration_source.of(self.protocol)
+        return MaskRequest(*read_names(class_names, negatives), self.protocol, background, abstain, calibration)
+
+    @torch.inference_mode()
+    def presence_scores(
+        self, output: ImageOutput, segment_map: Tensor, classes: Sequence[ClassName]
+    ) -> npt.NDArray[np.float32]:
+        """Presence scores ``[C]`` of classes in the photo whose encoded windows these are.
+
+        Args:
+            output: the photo's windows.
+            segment_map: ``[B, H, W]`` of these.
+            classes: parsed class list.
+        """
+        rule = self.calibration_source.rule(self.protocol)
+        return rule.scores(self.presence_features(output, segment_map, classes, rule.bank))
+
+    @torch.inference_mode()
+    def presence_features(
+        self, output: ImageOutput, segment_map: Tensor, classes: Sequence[ClassName], bank: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """What presence scores are made of, ``[C, 2]``: see :func:`~mixreorg.segment.presence.presence_features`."""
+        phrases, owners = self.class_embeddings(classes)
+        names, _ = self.class_embeddings([ClassName(name) for name in bank])
+        photo = PhotoEmbeddings(
+            output.embedding.float().cpu().numpy(),
+            output.segment_embeddings.float().cpu().numpy(),
+            segment_map.cpu().numpy(),
+        )
+        return presence_features(
+            photo,
+            phrases.float().cpu().numpy(),
+            owners.tolist(),
+            names.float().cpu().numpy(),
+            find_own_names(classes, bank),
+            self._logit_scale(),
+        )
+
+    def _logit_scale(self) -> float:
+        return self.protocol.logit_scale or float(self.model.scale.detach())
+
+    def _merge(
+        self,
+        windows: WindowScores,
+        plan: WindowPlan,
+        image: Image.Image,
+        background: BackgroundChoice | None,
+        *,
+        has_rival: bool,
+    ) -> MergedScores:
+        """Labels of the photo, background as the choice has it."""
+        if background is not None and not has_rival:
+            scores = with_background(windows.segment_scores, background.threshold)
+            windows = WindowScores(windows.segment_map, scores)
+        merged = merge_windows(windows, plan, image.height, image.width, self.refiner(image))
+        if background is None or not has_rival:
+            return merged
+        labels = background_below(merged.label_map, merged.best_scores, background.threshold)
+        return replace(merged, label_map=labels)
+
+    def map_segments(self, output: ImageOutput, plan: WindowPlan) -> Tensor:
+        """Segment of each pixel of encoded windows ``[B, H, W]``."""
+        return map_segments(output.encoding.patch_assignment, output.encoding.grid, plan.window_size)
 
     def encode(self, images: Sequence[Image.Image]) -> ImageOutput:
         """Encode every window of several RGB photos of one size.
@@ -146,7 +266,12 @@ class Segmenter:
 
     @torch.inference_mode()
     def decode(
-        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], segment_map: Tensor | None = None
+        self,
+        output: ImageOutput,
+        plan: WindowPlan,
+        classes: Sequence[ClassName],
+        segment_map: Tensor | None = None,
+        absent: Sequence[int] = (),
     ) -> WindowScores:
         """Class scores of encoded windows ``[B, ...]``, with the protocol's background.
 
@@ -158,20 +283,27 @@ class Segmenter:
             plan: the plan that they were cut by.
             classes: parsed class list.
             segment_map: of an earlier decoding of the same windows with other classes, to save time.
+            absent: indices of classes that get no pixel.
         """
         protocol = self.protocol
         if protocol.background_threshold is not None and protocol.background_phrases:
-            return self.decode_with_rival(output, plan, classes, segment_map)
-        return self._decode(output, plan, classes, protocol.background_threshold, segment_map)
+            return self.decode_with_rival(output, plan, classes, segment_map, absent)
+        return self._decode(output, plan, classes, protocol.background_threshold, segment_map, absent)
 
     @torch.inference_mode()
     def decode_with_rival(
-        self, output: ImageOutput, plan: WindowPlan, classes: Sequence[ClassName], segment_map: Tensor | None = None
+        self,
+        output: ImageOutput,
+        plan: WindowPlan,
+        classes: Sequence[ClassName],
+        segment_map: Tensor | None = None,
+        absent: Sequence[int] = (),
     ) -> WindowScores:
         """Class scores with the protocol's background phrases as a first class ``[B, S, 1 + C]``."""
         rival = ClassName(BACKGROUND, self.protocol.background_phrases)
-        return self._decode(output, plan, [rival, *classes], None, segment_map)
+        return self._decode(output, plan, [rival, *classes], None, segment_map, [index + 1 for index in absent])
 
+    @torch.inference_mode()
     def _decode(
         self,
         output: ImageOutput,
@@ -179,6 +311,8 @@ class Segmenter:
         classes: Sequence[ClassName],
         threshold: float | None,
         segment_map: Tensor | None,
+        absent: Sequence[int] = (),
+        num_negatives: int = 0,
     ) -> WindowScores:
         embeddings, owners = self.class_embeddings(classes)
         protocol = self.protocol
@@ -190,11 +324,13 @@ class Segmenter:
             output.embedding,
             embeddings,
             owners,
-            logit_scale=protocol.logit_scale or float(self.model.scale),
+            logit_scale=self._logit_scale(),
             shortlist=protocol.shortlist,
             background_threshold=threshold,
             decoding=protocol.decoding,
             segment_map=segment_map,
+            num_negatives=num_negatives,
+            absent=absent,
         )
 
     def prepare(self, image: Image.Image, plan: WindowPlan) -> Tensor:

@@ -42,7 +42,7 @@ class FrameLabeller:
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing {smoothing} must be at least 0 and below 1")
         self._segmenter, self._classes, self._smoothing = segmenter, tuple(classes), smoothing
-        self._names = result_names(self._classes, segmenter.protocol)
+        self._names = result_names(self._classes, has_background=segmenter.protocol.background_threshold is not None)
         self._averages: dict[int, Tensor] = {}
         # What is left in an average of the last frame that gave the class a score.
         self._weights: dict[int, float] = {}

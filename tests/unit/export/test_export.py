@@ -24,8 +24,11 @@ from mixreorg.export.exporter import export_model
 from mixreorg.export.graphs import OPSET
 from mixreorg.export.manifest import METADATA_KEY
 from mixreorg.export.runtime import ExportedSegmenter, find_export
+from mixreorg.models.digest import model_digest
 from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
+from mixreorg.segment.calibration import Calibration, protocol_key
+from mixreorg.segment.presence import PresenceRule
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.tokenizer import Tokenizer
 
@@ -49,6 +52,67 @@ def test_masks_are_those_of_the_model_at_any_size(segmenter, exports, size, back
         assert (found.label_map == expected.label_map).all()
         assert found.class_names == expected.class_names
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"negatives": "sky, wall"},
+        {"abstain": 0.05},
+        {"background": "auto"},
+        {"negatives": "sky", "abstain": 0.1, "background": 0.3},
+        {"abstain": 1.0},
+    ],
+)
+def test_negatives_abstention_and_automatic_background_are_those_of_the_model(segmenter, exports, to, options) -> None:
+    expected = segmenter(photo(), CLASSES, **options)
+    found = ExportedSegmenter(exports / to, threads=1)(photo(), CLASSES, **options)
+    assert (found.label_map == expected.label_map).all()
+    assert (found.absent, found.negative_pixels) == (expected.absent, expected.negative_pixels)
+    assert found.background is not None
+    assert found.background.rule == expected.background.rule
+    assert found.background.threshold == pytest.approx(expected.background.threshold, abs=1e-4)
+    np.testing.assert_allclose(found.presence_scores, expected.presence_scores, atol=1e-4)
+
+
+def test_baked_classes_know_thresholds_alone(segmenter, exports) -> None:
+    exported = ExportedSegmenter(exports / "baked.onnx", threads=1)
+    expected, found = (one(photo(), CLASSES, background="auto") for one in (segmenter, exported))
+    assert (found.label_map == expected.label_map).all()
+    assert found.presence_scores is None
+    for options in ({"negatives": "sky"}, {"abstain": 0.5}):
+        with pytest.raises(MixreorgError, match="leave negatives and abstention out"):
+            exported(photo(), **options)
+    with pytest.raises(MixreorgError, match="leave the calibration out"):
+        ExportedSegmenter(exports / "baked.onnx", threads=1, calibration="calibration.json")
+
+
+def test_a_calibration_goes_with_the_export(model, exports, tmp_path) -> None:
+    protocol = Segmenter(model).protocol
+    calibration = Calibration(
+        version="1",
+        model=model_digest(model),
+        protocol=protocol_key(protocol),
+        data="VOC",
+        split="val",
+        num_photos=1,
+        num_classes=2,
+        presence=PresenceRule(bank=("dog", "cat"), image_weight=0.5, segment_weight=0.2, bias=0.1),
+        presence_threshold=0.5,
+        background_threshold=0.2,
+        abstaining_background_threshold=0.1,
+    )
+    shutil.copytree(exports / "onnx", tmp_path / "exported")
+    calibration.save(tmp_path / "exported" / "calibration.json")
+    options = {"abstain": "auto", "background": "auto"}
+    found = ExportedSegmenter(tmp_path / "exported", threads=1)(photo(), CLASSES, **options)
+    expected = Segmenter(model, calibration=calibration)(photo(), CLASSES, **options)
+    assert (found.label_map == expected.label_map).all()
+    assert found.calibrated_on == expected.calibrated_on == "1 photos of VOC/val"
+    np.testing.assert_allclose(found.presence_scores, expected.presence_scores, atol=1e-4)
+    with pytest.raises(MixreorgError, match="made for a model of digest"):
+        ExportedSegmenter(exports / "onnx", threads=1, calibration=calibration.updated(model="other"))
 
 
 @pytest.mark.parametrize("to", TARGETS)

@@ -135,3 +135,35 @@ def test_arg_max_follows_the_resize():
 def test_inputs_that_do_not_fit(change, message):
     with pytest.raises(ValueError, match=message):
         decode_windows(**{**_inputs(), **change})
+
+
+def test_negatives_leave_the_shortlist_and_the_ratios_of_the_wanted_classes_alone():
+    inputs = _inputs(classes=12)
+    with_negatives = decode_windows(**inputs, shortlist=3, num_negatives=4).segment_scores
+    wanted = {**inputs, "class_embeddings": inputs["class_embeddings"][:8], "class_index": torch.arange(8)}
+    alone = decode_windows(**wanted, shortlist=3).segment_scores
+    assert torch.equal(with_negatives[..., :8] > 0, alone > 0)
+    assert (with_negatives[..., 8:] > 0).sum(-1).tolist() == [[3] * 4] * 3
+    shares = with_negatives[..., :8] / with_negatives[..., :8].sum(-1, keepdim=True)
+    torch.testing.assert_close(shares, alone / alone.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("decoding", ["groupvit", "softmax"])
+def test_absent_classes_score_nothing_and_take_no_place(decoding):
+    inputs = _inputs()
+    plain = decode_windows(**inputs, shortlist=4, decoding=decoding).segment_scores
+    kept = plain[0].amax(0).argsort(descending=True)[:2].tolist()
+    absent = decode_windows(**inputs, shortlist=4, decoding=decoding, absent=kept).segment_scores
+    assert not absent[..., kept].any()
+    if decoding == "groupvit":
+        assert (absent[0, 0] > 0).sum() == 4
+        # One class left keeps its probability among all names: it is not certain because the others are gone.
+        logits = inputs["segment_embeddings"] @ inputs["class_embeddings"].T * inputs["logit_scale"]
+        last = decode_windows(**inputs, absent=range(8)).segment_scores
+        torch.testing.assert_close(last[..., 8], logits.softmax(-1)[..., 8])
+
+
+def test_no_class_left_is_background_everywhere():
+    windows = decode_windows(**_inputs(), absent=range(9), background_threshold=0.5)
+    assert not windows.segment_scores.any()
+    assert not windows.expand().argmax(1).any()

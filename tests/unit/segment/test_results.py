@@ -98,6 +98,9 @@ def test_saved_files_read_back(tmp_path):
         "photo": "a photo.jpg",
         "size": {"width": 8, "height": 4},
         "protocol": {"name": "groupvit", "hash": WITH_BACKGROUND.hash(), "background_threshold": 0.95},
+        "background": {"rule": "protocol", "threshold": 0.95, "reason": "the protocol's"},
+        "calibrated_on": None,
+        "negatives": [],
         "classes": [
             {
                 "name": "background",
@@ -106,6 +109,8 @@ def test_saved_files_read_back(tmp_path):
                 "area_share": 0.75,
                 "score": 1.0,
                 "present": True,
+                "presence": None,
+                "absent": False,
             },
             {
                 "name": "dog",
@@ -114,6 +119,8 @@ def test_saved_files_read_back(tmp_path):
                 "area_share": 0.25,
                 "score": 0.5,
                 "present": True,
+                "presence": None,
+                "absent": False,
             },
             {
                 "name": "cat",
@@ -122,6 +129,8 @@ def test_saved_files_read_back(tmp_path):
                 "area_share": 0.0,
                 "score": 0.0,
                 "present": False,
+                "presence": None,
+                "absent": False,
             },
         ],
     }

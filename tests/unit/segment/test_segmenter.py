@@ -5,6 +5,7 @@ from PIL import Image
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.presence import EVERYDAY_NAMES
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.segment.segmenter import Segmenter, default_protocol
 
@@ -72,7 +73,9 @@ def test_each_phrase_is_encoded_once(tiny_model: DualEncoder, monkeypatch: pytes
     )
     segmenter(photo(), ["dog", "cat"])
     segmenter(photo(), ["cat", "car"])
-    assert encoded == ["a photo of a dog.", "a photo of a cat.", "a photo of a car."]
+    # The bank of the presence scores holds dog, cat and car, too.
+    assert encoded[:2] == ["a photo of a dog.", "a photo of a cat."]
+    assert len(encoded) == len(set(encoded)) == len(EVERYDAY_NAMES)
 
 
 def test_the_protocol_comes_with_the_model(tiny_model: DualEncoder) -> None:
@@ -92,3 +95,76 @@ def test_memory_of_the_class_list_does_not_reach_the_labels(tiny_model: DualEnco
     names = [f"thing {index}" for index in range(300)]
     result = Segmenter(tiny_model, WINDOWS)(photo(), names)
     assert result.label_map.dtype == np.uint16
+
+
+CLASSES = ["dog", "cat", "car", "grass"]
+
+
+def test_without_options_background_is_the_protocols_and_labels_are_those_of_decode(tiny_model: DualEncoder) -> None:
+    from mixreorg.segment.sliding_window import merge_windows
+    from mixreorg.segment.window_plan import plan_windows
+    from mixreorg.text.class_list import parse_class_list
+
+    for protocol in (WINDOWS, WINDOWS.updated(background_threshold=0.08)):
+        segmenter, image = Segmenter(tiny_model, protocol), photo()
+        plan = plan_windows(protocol, image.width, image.height)
+        windows = segmenter.decode(segmenter.encode([image]), plan, parse_class_list(CLASSES))
+        expected = merge_windows(windows, plan, image.height, image.width)
+        result = segmenter(image, CLASSES)
+        assert (result.label_map == expected.label_map.numpy()).all()
+        np.testing.assert_array_equal(result.scores, expected.class_scores.numpy())
+
+
+def test_abstention_of_all_classes_leaves_background_and_of_none_changes_nothing(tiny_model: DualEncoder) -> None:
+    segmenter = Segmenter(tiny_model, WINDOWS)
+    plain, none, every = (segmenter(photo(), CLASSES, abstain=value) for value in (None, 0.0, 1.0))
+    assert (none.label_map == plain.label_map + 1).all()
+    assert not every.label_map.any()
+    assert every.absent == tuple(CLASSES)
+    assert every.class_names == ("background", *CLASSES)
+    assert every.overlay(photo()).height > plain.label_map.shape[0]
+
+
+def test_abstention_takes_the_absent_classes_alone(tiny_model: DualEncoder) -> None:
+    segmenter = Segmenter(tiny_model, WINDOWS)
+    plain = segmenter(photo(), CLASSES)
+    assert plain.presence_scores is not None
+    threshold = float(np.sort(plain.presence_scores)[1:3].mean())
+    result = segmenter(photo(), CLASSES, abstain=threshold)
+    np.testing.assert_array_equal(result.presence_scores[1:], plain.presence_scores)
+    low = [name for name, score in zip(CLASSES, plain.presence_scores, strict=True) if score < threshold]
+    assert list(result.absent) == low
+    assert len(low) == 2
+    assert not set(low) & set(result.to_masks())
+    assert result.label_map.all()
+
+
+def test_negatives_take_pixels_and_become_background(tiny_model: DualEncoder) -> None:
+    segmenter = Segmenter(tiny_model, WINDOWS)
+    # No more names than the shortlist has places: the competition is that of one long list.
+    everything = segmenter(photo(), [*CLASSES, "sand"])
+    result = segmenter(photo(), CLASSES, negatives="sand")
+    taken = everything.label_map == len(CLASSES)
+    assert result.negative_pixels == {"sand": taken.sum()}
+    assert taken.any()
+    assert (result.label_map == np.where(taken, 0, everything.label_map + 1)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"negatives": "sand"}, {"abstain": 0.05}, {"background": "auto"}])
+def test_background_phrases_go_with_every_option(tiny_model: DualEncoder, options: dict[str, object]) -> None:
+    phrases = {"background_phrases": ("sky", "wall"), "decoding": "softmax", "background_threshold": 0.1}
+    result = Segmenter(tiny_model, WINDOWS.updated(**phrases))(photo(), CLASSES, **options)
+    assert result.class_names == ("background", *CLASSES)
+    assert result.background is not None
+    assert result.background.rule == ("otsu" if "background" in options else "protocol")
+    assert (result.label_map == 0).any()
+
+
+def test_automatic_background_says_its_rule(tiny_model: DualEncoder) -> None:
+    result = Segmenter(tiny_model, WINDOWS)(photo(), CLASSES, background="auto")
+    assert result.background is not None
+    assert result.background.rule == "otsu"
+    fixed = Segmenter(tiny_model, WINDOWS)(photo(), CLASSES, background=result.background.threshold)
+    assert (fixed.label_map == result.label_map).all()
+    assert fixed.background is not None
+    assert fixed.background.rule == "given"

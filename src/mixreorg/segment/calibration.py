@@ -1,0 +1,144 @@
+"""What a held-out split says about a model's scores: kept beside the model, and refused for any other."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from mixreorg.config import StrictConfig
+from mixreorg.errors import MixreorgError
+from mixreorg.files import read_json, write_json
+from mixreorg.segment.presence import PresenceRule
+from mixreorg.segment.protocol import Protocol
+
+FORMAT: Literal["mixreorg-calibration-1"] = "mixreorg-calibration-1"
+CALIBRATION_FILE = "calibration.json"
+"""Name of the file in the folder of a model or an export."""
+
+
+class Calibration(StrictConfig):
+    """Thresholds of one model under one protocol, and the split that they were chosen on."""
+
+    format: Literal["mixreorg-calibration-1"] = FORMAT
+    """Version of the layout."""
+    version: str
+    """Version of mixreorg that made it."""
+    model: str
+    """Digest of the model's weights."""
+    protocol: str
+    """Hash of the protocol without its background threshold."""
+    data: str
+    """Name of the data's folder."""
+    split: str
+    """Split that everything below was chosen on."""
+    num_photos: int = Field(gt=0)
+    """Photos of it."""
+    num_classes: int = Field(gt=0)
+    """Classes that were asked for in every photo."""
+    presence: PresenceRule
+    """Fitted by logistic regression: the score is the share of classes with that score that are there."""
+    presence_threshold: float = Field(ge=0, le=1)
+    """A class with a smaller presence score is absent."""
+    background_threshold: float = Field(ge=0, le=1)
+    """Background threshold of the highest mIoU with all classes."""
+    abstaining_background_threshold: float = Field(ge=0, le=1)
+    """The same where absent classes are left out."""
+    measured: dict[str, float] = Field(default_factory=dict)
+    """Rates and mIoU on the split, in percent, before and after: of the choice itself, so a little too good."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            MixreorgError: missing, damaged, or of another version.
+        """
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise MixreorgError(f"{path} is not a calibration ({FORMAT}); make one with `mixreorg calibrate`")
+        return cls.from_dict(values, source=str(path))
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    def mismatch(self, model: str, protocol: Protocol) -> str | None:
+        """Why this calibration says nothing about a model under a protocol; None where it does.
+
+        Args:
+            model: digest of its weights.
+            protocol: whatever its background threshold.
+        """
+        if self.model != model:
+            return f"the calibration was made for a model of digest {self.model}, and this one has {model}"
+        if self.protocol != protocol_key(protocol):
+            return (
+                f"the calibration was made for a protocol of hash {self.protocol}, and {protocol.name!r} with these "
+                f"sizes and templates has {protocol_key(protocol)}"
+            )
+        return None
+
+    def background_for(self, *, abstains: bool) -> float:
+        """The background threshold, with or without abstention."""
+        return self.abstaining_background_threshold if abstains else self.background_threshold
+
+    def describe(self) -> str:
+        """Where the thresholds come from, in words."""
+        return f"{self.num_photos:,} photos of {self.data}/{self.split}"
+
+
+def protocol_key(protocol: Protocol) -> str:
+    """Hash of a protocol without its background threshold, which a calibration replaces."""
+    return protocol.updated(background_threshold=None).hash()
+
+
+class CalibrationSource:
+    """The calibration of a segmenter: one that the user names must fit, one found beside the model may not."""
+
+    def __init__(
+        self,
+        named: Calibration | Path | str | None,
+        found: Mapping[str, Any] | None,
+        digest: Callable[[], str],
+        protocol: Protocol,
+    ) -> None:
+        """Read it.
+
+        Args:
+            named: by the user.
+            found: values of one that was saved with the model.
+            digest: of the model's weights; only called where there is a calibration.
+            protocol: in use.
+
+        Raises:
+            MixreorgError: unreadable, or named by the user and made for another model or protocol.
+        """
+        self._digest = ""
+        self._is_named = named is not None
+        self._calibration: Calibration | None = None
+        if named is not None:
+            self._calibration = named if isinstance(named, Calibration) else Calibration.load(Path(named))
+        elif found is not None:
+            self._calibration = Calibration.from_dict(found, source="the model's calibration")
+        if self._calibration is not None:
+            self._digest = digest()
+            self.of(protocol)
+
+    def of(self, protocol: Protocol) -> Calibration | None:
+        """The calibration, where it holds for a protocol.
+
+        Raises:
+            MixreorgError: it was named by the user, and does not.
+        """
+        if self._calibration is None:
+            return None
+        problem = self._calibration.mismatch(self._digest, protocol)
+        if problem is not None and self._is_named:
+            raise MixreorgError(f"{problem}; make one for it with `mixreorg calibrate`, or leave the calibration out")
+        return self._calibration if problem is None else None
+
+    def rule(self, protocol: Protocol) -> PresenceRule:
+        """The calibration's rule for presence scores, or one that was not fitted."""
+        calibration = self.of(protocol)
+        return PresenceRule() if calibration is None else calibration.presence
