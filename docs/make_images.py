@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from gradient_cache import draw_gradient_cache
+from honest_masks import draw_honest_masks
 from how_it_works import draw_branches, draw_decoding, draw_grouping, draw_mixing, mixing_config
 from mixreorg.data.rand_augment import RandAugmentConfig, rand_augment_stages
 from mixreorg.data.scenes import easy, generate_scenes, hard, transfer
@@ -49,6 +50,13 @@ def segmentation(demo: Path) -> None:
     ]
     sheet = contact_sheet([left + right for left, right in zip(cells[::2], cells[1::2], strict=True)], cell_size=128)
     sheet.save(IMAGES / "demo_segmentation.png", optimize=True)
+
+
+def honest_masks(demo: Path) -> None:
+    """Three test scenes, asked for names that are not in them."""
+    val, test = (open_voc_split(demo / "scenes" / "VOC", name) for name in ("val", "test"))
+    picture = draw_honest_masks(Segmenter(load_model(demo / "run")), val, test, tuple(spread_stems(test, 3)))
+    picture.save(IMAGES / "honest_masks.png", optimize=True)
 
 
 def scenes(demo: Path) -> None:
@@ -176,6 +184,7 @@ def main() -> None:
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     segmentation(arguments.demo)
+    honest_masks(arguments.demo)
     scenes(arguments.demo)
     other_pictures(arguments.noto, arguments.twemoji)
     augmentation()

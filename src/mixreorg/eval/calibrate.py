@@ -161,14 +161,14 @@ def _decode_both_ways(
     )
     for index, photo, mask, output in _encoded(segmenter, split, advance):
         plan = plan_windows(segmenter.protocol, *photo.size)
-        segment_map = segmenter.map_segments(output, plan)
+        segment_map, refine = segmenter.map_segments(output, plan), segmenter.refiner(photo)
         for outcomes, left_out in ((plain, ()), (abstaining, tuple(np.flatnonzero(absent[index]).tolist()))):
             windows = segmenter.decode(output, plan, split.classes, segment_map, left_out)
             rival = None
             if segmenter.protocol.background_phrases:
                 rival = segmenter.decode_with_rival(output, plan, split.classes, segment_map, left_out)
             height, width = mask.shape
-            _, maps = sweep_background(windows, plan, height, width, tuple(outcomes), rival)
+            _, maps = sweep_background(windows, plan, height, width, tuple(outcomes), rival, refine)
             for thresholds, labels in maps:
                 for value in thresholds:
                     outcomes[value].add(mask, labels.cpu().numpy())

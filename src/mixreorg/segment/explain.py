@@ -296,7 +296,7 @@ def explain(
     """
     classes = parse_class_list(class_names)
     protocol = segmenter.protocol
-    names = result_names(classes, protocol)
+    names = result_names(classes, has_background=protocol.background_threshold is not None)
     image = read_photo(photo)
     view, plan = _choose_window(protocol, image, window)
     crops = segmenter.crop(image, plan)
