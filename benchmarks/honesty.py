@@ -12,9 +12,11 @@ from harness import print_environment, print_table
 from mixreorg.eval.calibrate import Outcome, calibrate
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.evaluate import read_pair
-from mixreorg.eval.voc_split import VocSplit, open_voc_split
+from mixreorg.eval.split import EvalSplit
+from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.loading import load_model
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.text.class_list import ClassName
 
 USUAL_THRESHOLD = 0.95
 """GroupViT's on PASCAL VOC."""
@@ -22,7 +24,7 @@ PRESENCE = 0.5
 """For a model without calibration."""
 
 
-def measure(segmenter: Segmenter, split: VocSplit, names: Sequence[str], **options: Any) -> list[object]:
+def measure(segmenter: Segmenter, split: EvalSplit, names: Sequence[ClassName], **options: Any) -> list[object]:
     """False presence, missed presence and mIoU with background, in percent, of the classes asked for."""
     outcome = Outcome(Confusion(len(names) + 1))
     for stem in split.stems:
@@ -48,7 +50,7 @@ def main() -> None:
     protocol = Segmenter(model).protocol.updated(background_threshold=None)
     plain = Segmenter(model, protocol)
     calibrated = Segmenter(model, protocol, calibration=calibrate(plain, val, arguments.voc.name))
-    print(f"{len(val.stems)} photos of val, {len(test.stems)} of test, {len(test.class_names)} classes\n")
+    print(f"{len(val.stems)} photos of val, {len(test.stems)} of test, {len(test.classes)} classes\n")
     variants: dict[str, tuple[Segmenter, dict[str, Any]]] = {
         "GroupViT, no background": (plain, {}),
         f"GroupViT, threshold {USUAL_THRESHOLD}": (plain, {"background": USUAL_THRESHOLD}),
@@ -60,12 +62,11 @@ def main() -> None:
     }
     header = ["absent classes shown, %", "present classes missed, %", "mIoU, %"]
     rows = [
-        [name, *measure(segmenter, test, test.class_names, **options)]
-        for name, (segmenter, options) in variants.items()
+        [name, *measure(segmenter, test, test.classes, **options)] for name, (segmenter, options) in variants.items()
     ]
     print_table(["decoding", *header], rows)
-    half = len(test.class_names) // 2
-    wanted, others = test.class_names[:half], test.class_names[half:]
+    half = len(test.classes) // 2
+    wanted, others = test.classes[:half], test.classes[half:]
     print(f"The first {half} classes asked for, the other {len(others)} as negatives:\n")
     halves: dict[str, dict[str, Any]] = {
         "no background": {},

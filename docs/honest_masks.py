@@ -4,12 +4,12 @@ from PIL import Image
 
 from mixreorg.eval.calibrate import calibrate
 from mixreorg.eval.evaluate import read_pair
-from mixreorg.eval.voc_split import VocSplit
+from mixreorg.eval.split import EvalSplit
 from mixreorg.segment.drawing import contact_sheet
 from mixreorg.segment.segmenter import Segmenter
 
 
-def draw_honest_masks(segmenter: Segmenter, val: VocSplit, test: VocSplit, stems: tuple[str, ...]) -> Image.Image:
+def draw_honest_masks(segmenter: Segmenter, val: EvalSplit, test: EvalSplit, stems: tuple[str, ...]) -> Image.Image:
     """One row per scene: the photo, plain decoding, and abstention with automatic background.
 
     Args:
@@ -22,13 +22,13 @@ def draw_honest_masks(segmenter: Segmenter, val: VocSplit, test: VocSplit, stems
     rows = []
     for stem in stems:
         photo, mask = read_pair(test, stem)
-        shown = [name for index, name in enumerate(test.class_names, start=1) if (mask == index).any()]
-        plain = segmenter(photo, test.class_names)
-        honest = calibrated(photo, test.class_names, background="auto", abstain="auto")
+        shown = [item.name for index, item in enumerate(test.classes, start=1) if (mask == index).any()]
+        plain = segmenter(photo, test.classes)
+        honest = calibrated(photo, test.classes, background="auto", abstain="auto")
         rows.append(
             [
                 (f"in it: {', '.join(shown)}", photo),
-                (f"asked for {len(test.class_names)} names", plain.overlay(photo)),
+                (f"asked for {len(test.classes)} names", plain.overlay(photo)),
                 ("the same, abstaining", honest.overlay(photo)),
             ]
         )

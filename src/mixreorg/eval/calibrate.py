@@ -71,7 +71,7 @@ def calibrate(
     protocol = segmenter.protocol.updated(background_threshold=None)
     segmenter = Segmenter(segmenter.model, protocol, segmenter.window_batch)
     features, truth = _collect_features(segmenter, split, advance)
-    rule = fit_presence(features, truth, [item.name for item in split.classes])
+    rule = fit_presence(features, truth, _bank(split))
     threshold = best_presence_threshold(rule.scores(features), truth)
     plain, abstaining = _decode_both_ways(segmenter, split, rule.scores(features) < threshold, advance)
     best, best_abstaining = (max(ways, key=lambda value: ways[value].labels.miou()) for ways in (plain, abstaining))
@@ -82,7 +82,7 @@ def calibrate(
         model=model_digest(segmenter.model),
         protocol=protocol_key(protocol),
         data=data,
-        split=split.name,
+        split=split.name.rpartition("/")[2],
         num_photos=len(split.stems),
         num_classes=len(split.classes),
         presence=rule,
@@ -138,11 +138,16 @@ def best_presence_threshold(scores: npt.NDArray[np.floating], truth: npt.NDArray
     return float((ranked[best] + below) / 2)
 
 
+def _bank(split: EvalSplit) -> tuple[str, ...]:
+    """The first phrase of each class."""
+    return tuple(item.phrases[0] for item in split.classes)
+
+
 def _collect_features(
     segmenter: Segmenter, split: EvalSplit, advance: Callable[[int], None] | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Features ``[n, C, 2]`` against the split's own names as the bank, and truth ``[n, C]``."""
-    bank = tuple(item.name for item in split.classes)
+    bank = _bank(split)
     features, truth = [], []
     for _, photo, mask, output in _encoded(segmenter, split, advance):
         segment_map = segmenter.map_segments(output, plan_windows(segmenter.protocol, *photo.size))

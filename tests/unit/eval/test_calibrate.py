@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from eval_kit import write_voc
+from eval_kit import NAMES, write_voc
 from mixreorg.cli.main import app
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.calibrate import best_presence_threshold, calibrate, fit_presence
@@ -84,13 +84,13 @@ def test_thresholds_are_the_best_of_the_split(tiny_model: DualEncoder, tmp_path:
     result = evaluate_split(segmenter, split, (calibration.background_threshold, 0.025, 0.1, 0.5, 0.975))
     assert result.best_threshold() == calibration.background_threshold
     assert calibration.measured["before_miou"] == pytest.approx(result.metrics()["background_miou"], abs=0.01)
-    assert calibration.presence.bank == split.class_names
+    assert calibration.presence.bank == NAMES
     assert calibration == calibrate(segmenter, split, "VOC")
     # What it measured with abstention is what a segmenter does with it.
     calibrated = Segmenter(tiny_model, PROTOCOL, calibration=calibration)
     counts = PresenceCounts()
     for stem in split.stems:
-        labelled = calibrated(split.photo_path(stem), split.class_names, background="auto", abstain="auto")
+        labelled = calibrated(split.photo_path(stem), NAMES, background="auto", abstain="auto")
         assert labelled.background is not None
         assert labelled.background.rule == "calibration"
         counts.add(split.read_mask(stem), labelled.label_map, 3)
