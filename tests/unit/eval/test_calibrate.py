@@ -146,7 +146,7 @@ def test_options_that_no_photo_can_change_are_refused_once(tiny_model: DualEncod
     ("arguments", "message"),
     [
         (["--split", "test"], "there to report results on"),
-        (["--data", "nowhere"], "cannot read nowhere"),
+        (["--data", "nowhere"], "nowhere"),
     ],
 )
 def test_what_cannot_be_calibrated_on(
