@@ -112,7 +112,9 @@ def printable(text: str) -> str:
 def _plain(row: PhotoRow) -> dict[str, Any]:
     classes = [{"name": item.name, "area_share": item.area_share, "score": item.score} for item in row.classes]
     values: dict[str, Any] = {"photo": row.photo, "status": row.status}
-    return values | ({"error": row.error} if row.error else {"results": row.results, "classes": classes, "absent": row.absent})
+    return values | (
+        {"error": row.error} if row.error else {"results": row.results, "classes": classes, "absent": row.absent}
+    )
 
 
 def _lines(row: PhotoRow) -> list[tuple[object, ...]]:
