@@ -63,10 +63,24 @@ class Segmenter:
             MixreorgError: unreadable photo or class list.
         """
         classes = parse_class_list(class_names)
-        names = result_names(classes, self.protocol)
+        result_names(classes, self.protocol)  # refused before the work
         image = read_photo(photo)
+        return self.decode_photo(self.encode([image]), image, classes)
+
+    def decode_photo(self, output: ImageOutput, image: Image.Image, classes: Sequence[ClassName]) -> Segmentation:
+        """Label a photo whose windows are encoded, alone or in a batch with others.
+
+        Args:
+            output: the photo's windows, from :meth:`encode_each`.
+            image: the photo.
+            classes: parsed class list.
+
+        Raises:
+            MixreorgError: a class called background beside the one that the threshold adds.
+        """
+        names = result_names(classes, self.protocol)
         plan = plan_windows(self.protocol, image.width, image.height)
-        windows = self.decode(self.encode([image]), plan, classes)
+        windows = self.decode(output, plan, classes)
         merged = merge_windows(windows, plan, image.height, image.width, self.refiner(image))
         label_map = merged.label_map
         if self.protocol.background_threshold is not None and self.protocol.background_phrases:
