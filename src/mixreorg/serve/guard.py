@@ -25,7 +25,7 @@ _HEADERS = (
     (b"x-dns-prefetch-control", b"off"),
 )
 _FETCHING = ("/gradio_api/file=http", "/gradio_api/proxy=")
-"""Routes on which Gradio would fetch an address for its caller."""
+"""Routes on which Gradio would fetch an address for its caller; what is left, ``stay_here`` of ``run`` stops."""
 
 
 def error_answer(error: MixreorgError) -> "JSONResponse":

@@ -133,22 +133,12 @@ def _segment(service: Service) -> Any:
 
 
 def _photo_input() -> "gradio.Image":
-    """Gradio's image input, which decodes nothing and fetches nothing: the file goes to our own checks."""
+    """Gradio's image input, which decodes nothing itself: the file goes to our own checks."""
     import gradio
 
     photo = gradio.Image(
         label="Photo", type="filepath", sources=["upload", "webcam", "clipboard"], height=280, elem_id="photo"
     )
-    to_cache = photo.async_move_resource_to_block_cache
-
-    async def local_to_cache(path: str | Path | None) -> str | None:
-        if str(path).startswith(("http:", "https:")):
-            raise gradio.Error("this server fetches nothing from other addresses", print_exception=False)
-        return await to_cache(path)
-
-    def path_of(payload: Any) -> str | None:
-        return None if payload is None else payload.path
-
     # Of this one object, and not by a subclass: for that, Gradio would write a file of types into the package.
-    vars(photo).update(preprocess=path_of, async_move_resource_to_block_cache=local_to_cache)
+    vars(photo).update(preprocess=lambda payload: None if payload is None else payload.path)
     return photo

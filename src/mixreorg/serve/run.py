@@ -1,12 +1,14 @@
 """Starting and ending a server."""
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mixreorg.errors import MixreorgError
 from mixreorg.serve.app import create_app
@@ -42,6 +44,7 @@ def serve(
         app = create_app(service)
         if page:
             stack.enter_context(_private_gradio())
+            sys.addaudithook(stay_here)
             from mixreorg.serve.page import mount_page
 
             mount_page(app, service)
@@ -65,6 +68,32 @@ def _private_gradio() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="mixreorg-serve-") as folder:
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=folder)
         yield
+
+
+def stay_here(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook of a process that serves and never asks: refuses to look up or connect to another machine.
+
+    Gradio fetches addresses that a caller names in place of an uploaded file; other libraries may do so, too.
+
+    Raises:
+        PermissionError: the process was about to ask another machine.
+    """
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    name = host.decode(errors="replace") if isinstance(host, bytes) else host
+    if name not in (None, "", "localhost") and not _is_loopback(name):
+        raise PermissionError(f"mixreorg serve asks no other machine: {name}")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager
