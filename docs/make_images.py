@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from page_picture import draw_page
 from PIL import Image
 
 from gradient_cache import draw_gradient_cache
@@ -34,6 +33,7 @@ from mixreorg.segment.drawing import contact_sheet, draw_overlay
 from mixreorg.segment.segmenter import Segmenter, default_protocol
 from mixreorg.video.smoothing import DEFAULT_SMOOTHING, FrameLabeller
 from mixreorg.serve.page import EXAMPLES
+from page_picture import draw_page
 from training_step import draw_training_step
 
 IMAGES = Path(__file__).parent / "images"

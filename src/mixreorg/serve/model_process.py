@@ -6,15 +6,15 @@ and it must not be the one that holds the connections. Their event loop is also 
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from mixreorg.errors import MixreorgError
+from mixreorg.processes import WorkerPool
 from mixreorg.serve.limits import Limits, RefusalError
 from mixreorg.serve.worker import Job, ModelFacts, load, segment_batch
 
@@ -30,7 +30,7 @@ class ModelProcess:
         self.restarts = 0
         self._load = partial(load, model, device, limits.max_batch, limits.max_pixels)
         self._max_seconds = limits.max_seconds
-        self._executor: ProcessPoolExecutor | None = None
+        self._executor: WorkerPool | None = None
         self._facts: ModelFacts | None = None
 
     def start(self) -> None:
@@ -39,8 +39,7 @@ class ModelProcess:
         Raises:
             MixreorgError: the model cannot be loaded, or the process died of it.
         """
-        # spawn: a process with threads, as this one, must not be forked.
-        executor = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+        executor = WorkerPool(1)
         try:
             self._facts = executor.submit(self._load).result()
         except BrokenProcessPool as error:

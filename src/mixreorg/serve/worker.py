@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,8 +82,6 @@ def load(model: str, device: str, window_batch: int, max_pixels: int) -> ModelFa
     Raises:
         MixreorgError: no such model.
     """
-    # Ctrl-C reaches all processes of a terminal; the server then ends this one when its requests are answered.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     from mixreorg.interop.loading import load_model
     from mixreorg.segment.segmenter import Segmenter
