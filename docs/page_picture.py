@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,10 @@ def draw_page(model: Path, out: Path) -> None:
     command = [sys.executable, "-m", "mixreorg", "serve", "--model", str(model), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1180,820", "--force-device-scale-factor=1"):
+    for argument in ("--headless=new", "--no-sandbox", "--window-size=1180,1010", "--force-device-scale-factor=1"):
         options.add_argument(argument)
-    driver = webdriver.Chrome(options=options)
+    # Named, because Selenium asks elsewhere for a driver otherwise. (Debian: chromium, chromium-driver)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
         assert server.stdout
         address = re.search(r"http://[\d.:]+", server.stdout.readline())
@@ -37,9 +39,12 @@ def draw_page(model: Path, out: Path) -> None:
         find("#photo input[type=file]").send_keys(str(EXAMPLES / "scene_1.jpg"))
         find("#photo img")
         find("#names textarea").send_keys("ball, car=car|taxi, clock")
+        threshold = find("#background input[type=number]")
+        threshold.clear()
+        threshold.send_keys("0.5")
         find("#segment").click()
-        find("#classes .legend li")
-        ActionChains(driver).move_to_element_with_offset(find("#classes .veil"), 90, 20).perform()
+        WebDriverWait(driver, _WAIT).until(lambda _: "background" in find("#classes").text)
+        ActionChains(driver).move_to_element_with_offset(find("#classes .veil"), 80, 40).perform()
         find("#classes .tip:not([hidden])")
         picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
         picture.quantize(128).save(out, optimize=True)

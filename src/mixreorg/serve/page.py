@@ -88,6 +88,7 @@ def _build_page(service: Service) -> "gradio.Blocks":
                     step=0.01,
                     label="Background threshold",
                     info="A pixel whose best score is below it becomes background. 0: none does.",
+                    elem_id="background",
                 )
                 button = gradio.Button("Segment", variant="primary", elem_id="segment")
                 examples = gradio.Examples(
@@ -105,7 +106,8 @@ def _build_page(service: Service) -> "gradio.Blocks":
         segment, inputs = _segment(service), [photo, names, background]
         # Requests wait for the model together, and become one batch.
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": service.limits.max_waiting}
-        gradio.on([button.click, names.submit, background.release], segment, inputs, views, **options)
+        gradio.on([button.click, names.submit], segment, inputs, views, **options)
+        background.release(_again(segment), inputs, views, **options)
         examples.load_input_event.success(segment, inputs, views, **options)
     page.queue(max_size=service.limits.max_waiting)
     return page  # type: ignore[no-any-return]
@@ -130,6 +132,18 @@ def _segment(service: Service) -> Any:
             raise gradio.Error(escape(str(error)), title="Not segmented", print_exception=False) from error
 
     return segment
+
+
+def _again(segment: Any) -> Any:
+    """The same for a moved slider, which asks for nothing while photo or names are still missing."""
+    import gradio
+
+    async def segment_again(path: str | None, names: str, background: float) -> Any:
+        if path is None or not names.strip():
+            return gradio.skip(), gradio.skip()
+        return await segment(path, names, background)
+
+    return segment_again
 
 
 def _photo_input() -> "gradio.Image":

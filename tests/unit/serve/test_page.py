@@ -23,6 +23,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from mixreorg.serve.run import stay_here
@@ -176,6 +177,16 @@ def test_upload_names_legend_hover_groups_and_downloads(page: Page, server: Serv
 def test_an_example_is_segmented_by_a_click(page: Page) -> None:
     page.find(".table-wrap tbody tr").click()
     assert set(page.legend()) <= {"ball", "car", "clock", "apple"}
+
+
+def test_the_threshold_is_followed(page: Page, photo: Path) -> None:
+    page.find("#background input[type=range]").send_keys(Keys.END)
+    page.upload(photo)
+    page.write_names("dog, cat")
+    page.segment()
+    page.legend()
+    answer = json.loads(page.download("segmentation.json"))
+    assert (answer["classes"][0]["name"], answer["protocol"]["background_threshold"]) == ("background", 1.0)
 
 
 def test_names_and_messages_are_text(page: Page, photo: Path) -> None:
