@@ -87,7 +87,10 @@ def load(model: str, device: str, window_batch: int, max_pixels: int) -> ModelFa
     from mixreorg.segment.segmenter import Segmenter
 
     segmenter = Segmenter(load_model(model, device), window_batch=window_batch)
-    whole = Segmenter(segmenter.model, segmenter.protocol.updated(whole=True, background_threshold=None))
+    one_window = segmenter.protocol.updated(
+        whole=True, background_threshold=None, tile_scales=(), flip=False, refine="none"
+    )
+    whole = Segmenter(segmenter.model, one_window)
     _models[:] = [_Model(segmenter, whole, max_pixels)]
     return ModelFacts(os.getpid(), segmenter.protocol)
 
