@@ -32,7 +32,9 @@ from mixreorg.palette import class_colors
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet, draw_overlay
 from mixreorg.segment.segmenter import Segmenter, default_protocol
+from mixreorg.serve.page import EXAMPLES
 from mixreorg.video.smoothing import DEFAULT_SMOOTHING, FrameLabeller
+from page_picture import draw_page
 from training_step import draw_training_step
 
 IMAGES = Path(__file__).parent / "images"
@@ -175,6 +177,14 @@ def gradient_cache() -> None:
     figure.savefig(IMAGES / "gradient_cache.png", dpi=150, pil_kwargs={"optimize": True})
 
 
+def page_examples() -> None:
+    """The scenes that the page of `mixreorg serve` offers."""
+    composer = SceneComposer(easy().updated(image_size=256))
+    for number, index in enumerate((3, 7, 2), start=1):
+        scene = Image.fromarray(composer.compose("test", index).image)
+        scene.save(EXAMPLES / f"scene_{number}.jpg", quality=90, optimize=True)
+
+
 def main() -> None:
     """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -194,6 +204,8 @@ def main() -> None:
     video_smoothing(arguments.demo)
     training_step()
     gradient_cache()
+    page_examples()
+    draw_page(arguments.demo / "run", IMAGES / "serve.png")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(captions, vocab_size=600, context_length=24)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(tokenizer: Tokenizer) -> DualEncoderConfig:
     """A published-style GroupViT in miniature: hard assignment, pre-assign attention, BatchNorm projectors."""
     return DualEncoderConfig(

@@ -22,6 +22,7 @@ from mixreorg.cli.prepare_command import prepare
 from mixreorg.cli.reproduce_command import reproduce
 from mixreorg.cli.scenes_command import scenes
 from mixreorg.cli.segment_command import segment
+from mixreorg.cli.serve_command import serve
 from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.cli.video_command import video
@@ -45,6 +46,7 @@ _EXTRA_OF = (
     )
     | dict.fromkeys(("pycocotools", "scipy"), "benchmarks")
     | {"av": "video"}
+    | dict.fromkeys(("fastapi", "fastapi_offline", "gradio", "multipart", "prometheus_client", "uvicorn"), "web")
 )
 
 app = typer.Typer(
@@ -61,6 +63,7 @@ app.command()(segment)
 app.command()(explain)
 app.command()(video)
 app.command()(calibrate)
+app.command()(serve)
 app.command()(convert)
 app.command()(export)
 app.command("eval")(evaluate)

@@ -96,16 +96,19 @@ class Segmenter:
         Raises:
             MixreorgError: unreadable photo or class list, or abstention that nothing is calibrated for.
         """
-        request = MaskRequest(
-            *read_names(class_names, negatives),
-            self.protocol,
-            background,
-            abstain,
-            self.calibration_source.of(self.protocol),
-        )
+        request = self.request(class_names, negatives, background, abstain)
         image = read_photo(photo)
+        return self.decode_photo(self.encode([image]), image, request)
+
+    def decode_photo(self, output: ImageOutput, image: Image.Image, request: MaskRequest) -> Segmentation:
+        """Label a photo whose windows are encoded, alone or in a batch with others.
+
+        Args:
+            output: the photo's windows, from :meth:`encode_each`.
+            image: the photo.
+            request: what :meth:`request` returned.
+        """
         plan = plan_windows(self.protocol, image.width, image.height)
-        output = self.encode([image])
         segment_map = self.map_segments(output, plan)
         presence = self.presence_scores(output, segment_map, request.classes)
         windows = self._decode(

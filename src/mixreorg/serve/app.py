@@ -1,0 +1,131 @@
+"""The HTTP API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import mixreorg
+from mixreorg.errors import MixreorgError
+from mixreorg.serve.answers import as_json, as_labels, as_overlay
+from mixreorg.serve.guard import SEGMENT, add_guard, error_answer
+from mixreorg.serve.limits import RefusalError
+from mixreorg.serve.schema import ErrorAnswer, HealthAnswer, SegmentAnswer
+from mixreorg.serve.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_FIELDS = frozenset({"photo", "classes", "background", "answer"})
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    413: {"description": "Too many bytes or pixels."},
+    415: {"description": "The photo is in no format that is read."},
+    422: {"description": "Class names, numbers or a photo that cannot be used."},
+    503: {"description": "Too many requests wait, or the model is being started again; see `Retry-After`."},
+    504: {"description": "No answer in time."},
+}
+
+
+def create_app(service: Service) -> "FastAPI":
+    """The application with all routes of the API, and documentation that fetches nothing from elsewhere.
+
+    The queue of the model is served while the application runs.
+    """
+    from fastapi_offline import FastAPIOffline
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        async with service.working():
+            yield
+
+    app = FastAPIOffline(
+        title="mixreorg",
+        version=mixreorg.__version__,
+        description="A photo and any class names to a label of every pixel.",
+        lifespan=lifespan,
+    )
+    _add_segment(app, service)
+    _add_state(app, service)
+    _answer_errors(app)
+    add_guard(app, service)
+    return app
+
+
+def _add_segment(app: "FastAPI", service: Service) -> None:
+    from fastapi import File, Form, Request, Response, UploadFile
+    from fastapi.responses import JSONResponse
+
+    png = {"content": {"image/png": {}}, "model": SegmentAnswer, "description": "As `answer` says."}
+    errors = {status: {**answer, "model": ErrorAnswer} for status, answer in _ERRORS.items()}
+
+    @app.post(SEGMENT, summary="Segment a photo", responses={200: png, **errors}, response_model=None)
+    async def segment(
+        request: Request,
+        photo: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.")],
+        classes: Annotated[str, Form(description="Class names with synonyms: `dog, cat=cat|kitten, grass`.")],
+        background: Annotated[
+            float | None,
+            Form(description="Threshold, 0 to 1, below which a pixel becomes background. Default: the model's."),
+        ] = None,
+        answer: Annotated[
+            Literal["json", "labels", "overlay"],
+            Form(description="`json`; `labels`: the label map as a palette PNG; `overlay`: a PNG with a legend."),
+        ] = "json",
+    ) -> Response:
+        """Label every pixel of a photo with one of the given class names."""
+        unknown = sorted(set(await request.form()) - _FIELDS)
+        if unknown:
+            raise RefusalError(422, f"there is no field {unknown[0]!r}; the fields are {', '.join(sorted(_FIELDS))}")
+        content = await photo.read()
+        if answer == "json":
+            values = await service.segment(content, classes, background, as_json)
+            return JSONResponse({**values, "photo": photo.filename})
+        render = as_labels if answer == "labels" else as_overlay
+        return Response(await service.segment(content, classes, background, render), media_type="image/png")
+
+
+def _add_state(app: "FastAPI", service: Service) -> None:
+    from fastapi import Response
+    from fastapi.responses import JSONResponse
+
+    starting = {"model": HealthAnswer, "description": "The model is being loaded."}
+
+    @app.get("/health", summary="Whether the model is ready", responses={503: starting}, response_model=HealthAnswer)
+    async def health() -> Response:
+        """200 while the model is ready, 503 while its process is started again."""
+        process = service.process
+        ready = process.process_id is not None
+        answer = HealthAnswer(
+            status="ready" if ready else "starting", model=process.model_name, restarts=process.restarts
+        )
+        return JSONResponse(answer.model_dump(), 200 if ready else 503)
+
+    @app.get("/metrics", summary="Figures for Prometheus")
+    async def metrics() -> Response:
+        """Requests by status, their times, sizes of batches, restarts, memory of the server's process."""
+        content, media_type = service.metrics.as_text()
+        return Response(content, media_type=media_type)
+
+
+def _answer_errors(app: "FastAPI") -> None:
+    from fastapi import Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    @app.exception_handler(MixreorgError)
+    async def refused(_: Request, error: MixreorgError) -> JSONResponse:
+        return error_answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        problems = (f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        return JSONResponse({"error": "; ".join(problems)}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def wrong_request(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def defect(_: Request, error: Exception) -> JSONResponse:
+        # The traceback goes to the log, which the caller does not see.
+        return JSONResponse({"error": "a defect of the server; its log says more"}, 500)

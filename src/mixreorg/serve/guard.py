@@ -1,0 +1,119 @@
+"""What stands around all routes: limits of bodies, places and time, and headers that keep browsers at home."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from mixreorg.errors import MixreorgError
+from mixreorg.serve.limits import RefusalError, too_many_bytes
+from mixreorg.serve.service import Service
+
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SEGMENT = "/segment"
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self' data: blob:; form-action 'self'; frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
+)
+"""The browser itself then refuses whatever would be fetched from elsewhere. Gradio needs inline scripts and eval."""
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-dns-prefetch-control", b"off"),
+)
+_FETCHING = ("/gradio_api/file=http", "/gradio_api/proxy=")
+"""Routes on which Gradio would fetch an address for its caller; what is left, ``stay_here`` of ``run`` stops."""
+
+
+def error_answer(error: MixreorgError) -> "JSONResponse":
+    """``{"error": ...}`` with the status of a refusal, or 422 for what is wrong with a photo or a name."""
+    from starlette.responses import JSONResponse
+
+    status, retry_after = (error.status, error.retry_after) if isinstance(error, RefusalError) else (422, None)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return JSONResponse({"error": str(error)}, status, headers)
+
+
+class Guard:
+    """ASGI application around another."""
+
+    def __init__(self, app: "ASGIApp", service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = _Request(scope, receive, send, self._service)
+        if request.path.startswith(_FETCHING):
+            await request.refuse(RefusalError(403, "this server fetches nothing from other addresses"))
+        elif request.is_segment:
+            await self._segment(request)
+        else:
+            await request.run(self._app)
+
+    async def _segment(self, request: "_Request") -> None:
+        start = time.perf_counter()
+        try:
+            async with self._service.admit():
+                await request.run(self._app)
+        except RefusalError as error:
+            await request.refuse(error)
+        finally:
+            # Without a status it is a defect, which the framework answers with 500 outside of this guard.
+            self._service.metrics.count_request(request.status or 500, time.perf_counter() - start)
+
+
+class _Request:
+    """One request whose body is counted."""
+
+    def __init__(self, scope: "Scope", receive: "Receive", send: "Send", service: Service) -> None:
+        self.status = 0
+        self.path: str = scope["path"]
+        self.is_segment = scope["method"] == "POST" and self.path == SEGMENT
+        self._scope, self._receive, self._send = scope, receive, send
+        self._limits = service.limits
+        self._num_bytes = 0
+
+    async def run(self, app: "ASGIApp") -> None:
+        announced = dict(self._scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._limits.max_bytes:
+            await self.refuse(too_many_bytes(self._limits))
+            return
+        await app(self._scope, self.receive, self.send)
+        if self._is_too_large:
+            await self.refuse(too_many_bytes(self._limits))
+
+    @property
+    def _is_too_large(self) -> bool:
+        return self._num_bytes > self._limits.max_bytes
+
+    async def receive(self) -> "Message":
+        message = await self._receive()
+        self._num_bytes += len(message.get("body", b""))
+        # The rest of such a body is not read. What the application says of half a body is not sent.
+        return {"type": "http.disconnect"} if self._is_too_large else message
+
+    async def send(self, message: "Message") -> None:
+        if self._is_too_large:
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *_HEADERS]}
+        await self._send(message)
+
+    async def refuse(self, error: RefusalError) -> None:
+        """Answer with an error, unless an answer has begun."""
+        if not self.status:
+            self.status = error.status
+            await error_answer(error)(self._scope, self._receive, self._send)
+
+
+def add_guard(app: Any, service: Service) -> None:
+    """Put the guard around an application of FastAPI."""
+    app.add_middleware(Guard, service=service)
