@@ -39,8 +39,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        if not path.exists():
-            _remove_empty(new)
+        _remove_empty(new)
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
