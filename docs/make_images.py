@@ -31,8 +31,8 @@ from mixreorg.palette import class_colors
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.segment.drawing import contact_sheet, draw_overlay
 from mixreorg.segment.segmenter import Segmenter, default_protocol
-from mixreorg.video.smoothing import DEFAULT_SMOOTHING, FrameLabeller
 from mixreorg.serve.page import EXAMPLES
+from mixreorg.video.smoothing import DEFAULT_SMOOTHING, FrameLabeller
 from page_picture import draw_page
 from training_step import draw_training_step
 
