@@ -67,7 +67,6 @@ def _theme() -> "gradio.themes.Base":
 def _build_page(service: Service) -> "gradio.Blocks":
     import gradio
 
-    threshold = service.protocol.background_threshold or 0.0
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     # Photos that were uploaded are deleted after an hour, and when the server ends.
     with gradio.Blocks(title="mixreorg", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
@@ -84,8 +83,8 @@ def _build_page(service: Service) -> "gradio.Blocks":
                 background = gradio.Slider(
                     0,
                     1,
-                    value=threshold,
-                    step=0.01,
+                    value=service.process.facts.background,
+                    step=0.005,
                     label="Background threshold",
                     info="A pixel whose best score is below it becomes background. 0: none does.",
                     elem_id="background",
