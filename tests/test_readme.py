@@ -13,12 +13,16 @@ from PIL import Image
 
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import save_model
+from video_kit import shades, write_clip
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALLER = (
     (r"--train \d+ --val \d+ --test \d+", "--train 64 --val 4 --test 4"),
     (r"(train --recipe .*)", r"\1 --set steps=4 --set batch_size=16 --set evaluation.max_images=4"),
+    (r"--model groupvit-gcc-yfcc", "--model demo/run"),
+    # It would wait for requests; tests/unit/serve starts it.
+    (r"^mixreorg serve$", "mixreorg serve --help"),
 )
 
 
@@ -31,6 +35,12 @@ def workspace(tmp_path: Path, tiny_model: DualEncoder, monkeypatch: pytest.Monke
     save_model(tiny_model, tmp_path / "demo" / "run")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos" / "one.jpg")
+    (tmp_path / "names.txt").write_text("dog\ncat=cat|kitten\n")
+    write_clip(tmp_path / "clip.mp4", shades(3))
+    examples = "src/mixreorg/serve/examples"
+    shutil.copytree(ROOT / examples, tmp_path / examples)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -15,7 +15,7 @@ from mixreorg.serve.service import Service
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_FIELDS = frozenset({"photo", "classes", "background", "answer"})
+_FIELDS = frozenset({"photo", "classes", "background", "negatives", "answer"})
 _ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"description": "Too many bytes or pixels."},
     415: {"description": "The photo is in no format that is read."},
@@ -63,8 +63,14 @@ def _add_segment(app: "FastAPI", service: Service) -> None:
         photo: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.")],
         classes: Annotated[str, Form(description="Class names with synonyms: `dog, cat=cat|kitten, grass`.")],
         background: Annotated[
-            float | None,
-            Form(description="Threshold, 0 to 1, below which a pixel becomes background. Default: the model's."),
+            str | None,
+            Form(
+                description="Threshold, 0 to 1, below which a pixel becomes background, or `auto`: the model's "
+                "calibration, else one chosen on the photo. Default: the model's."
+            ),
+        ] = None,
+        negatives: Annotated[
+            str | None, Form(description="Names that take pixels and are reported as background: `sky, wall`.")
         ] = None,
         answer: Annotated[
             Literal["json", "labels", "overlay"],
@@ -77,10 +83,11 @@ def _add_segment(app: "FastAPI", service: Service) -> None:
             raise RefusalError(422, f"there is no field {unknown[0]!r}; the fields are {', '.join(sorted(_FIELDS))}")
         content = await photo.read()
         if answer == "json":
-            values = await service.segment(content, classes, background, as_json)
+            values = await service.segment(content, classes, background, as_json, negatives)
             return JSONResponse({**values, "photo": photo.filename})
         render = as_labels if answer == "labels" else as_overlay
-        return Response(await service.segment(content, classes, background, render), media_type="image/png")
+        picture = await service.segment(content, classes, background, render, negatives)
+        return Response(picture, media_type="image/png")
 
 
 def _add_state(app: "FastAPI", service: Service) -> None:

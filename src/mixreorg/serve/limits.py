@@ -1,7 +1,9 @@
 """What a request may bring, checked before any work is done for it; needs no torch."""
 
 import io
+import math
 import warnings
+from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
@@ -99,15 +101,23 @@ def check_names(text: str, limits: Limits) -> tuple[ClassName, ...]:
     return parse_class_list(entries)
 
 
-def check_background(threshold: float | None) -> float | None:
-    """Check a background threshold.
+def check_background(threshold: float | str | None) -> float | Literal["auto"] | None:
+    """Check a background threshold: a number, perhaps as text, ``auto``, or None.
 
     Raises:
-        RefusalError: outside 0 to 1.
+        RefusalError: something else, or a number outside 0 to 1.
     """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise RefusalError(422, f"the background threshold {threshold} must lie between 0 and 1")
-    return threshold
+    if threshold is None:
+        return None
+    if threshold == "auto":
+        return "auto"
+    try:
+        number = float(threshold)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise RefusalError(422, f"the background threshold {threshold!r} must lie between 0 and 1, or be 'auto'")
+    return number
 
 
 def too_many_bytes(limits: Limits) -> RefusalError:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from mixreorg.segment.request import MaskRequest
+from mixreorg.segment.request import MaskRequest, read_names
 from mixreorg.serve.answers import SegmentedPhoto
 from mixreorg.serve.batching import BatchingQueue
 from mixreorg.serve.limits import Limits, RefusalError, check_background, check_names, check_photo
@@ -57,15 +57,21 @@ class Service:
             self._num_admitted -= 1
 
     async def segment(
-        self, photo: bytes, names: str, background: float | None, render: Callable[[SegmentedPhoto], T]
+        self,
+        photo: bytes,
+        names: str,
+        background: float | str | None,
+        render: Callable[[SegmentedPhoto], T],
+        negatives: str | None = None,
     ) -> T:
         """Check a request and have it served.
 
         Args:
             photo: an image file.
             names: class list as text.
-            background: threshold; None for the model's own.
+            background: threshold, ``auto``, or None for the model's own.
             render: makes the answer; a function of a module.
+            negatives: class list of names whose pixels are background.
 
         Raises:
             RefusalError: the request is outside the limits, or the model failed.
@@ -74,5 +80,7 @@ class Service:
         num_pixels = check_photo(photo, self.limits)
         classes = check_names(names, self.limits)
         threshold = check_background(background)
-        MaskRequest(classes, (), self.protocol, threshold)  # refuses a class that is named as the background
-        return await self.queue.submit(Job(photo, classes, threshold, render), num_pixels)
+        rest = check_names(negatives, self.limits) if negatives else None
+        # Refuses what the model's process would, before a photo waits for it.
+        request = MaskRequest(*read_names(classes, rest), self.protocol, threshold)
+        return await self.queue.submit(Job(photo, classes, threshold, render, request.negatives), num_pixels)

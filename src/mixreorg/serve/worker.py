@@ -14,6 +14,7 @@ from PIL import Image
 from mixreorg.errors import MixreorgError
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
+from mixreorg.segment.request import Threshold
 from mixreorg.serve.answers import Groups, SegmentedPhoto
 from mixreorg.text.class_list import ClassName
 
@@ -31,10 +32,12 @@ class Job(Generic[T]):
     photo: bytes
     """An image file."""
     classes: tuple[ClassName, ...]
-    background: float | None
+    background: Threshold
     """Threshold below which a pixel becomes background; None for the model's own."""
     render: Callable[[SegmentedPhoto], T]
     """Makes the answer."""
+    negatives: tuple[ClassName, ...] = ()
+    """Names whose pixels are background."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _encode(segmenter: "Segmenter", photos: list[Image.Image]) -> "list[ImageOut
 
 
 def _answer(model: _Model, job: Job[T], photo: Image.Image, output: "ImageOutput") -> T:
-    request = model.segmenter.request(job.classes, background=job.background)
+    request = model.segmenter.request(job.classes, job.negatives or None, job.background)
     segmentation = model.segmenter.decode_photo(output, photo, request)
     return job.render(SegmentedPhoto(photo, segmentation, partial(model.find_groups, photo, job.classes)))
 

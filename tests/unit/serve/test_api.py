@@ -74,6 +74,15 @@ def test_the_documented_answer_is_the_answer(client: TestClient) -> None:
     assert answer["protocol"]["background_threshold"] == 0.5
 
 
+def test_negatives_and_a_threshold_of_the_photo(client: TestClient, model_folder: Path) -> None:
+    answer = post(client, negatives="sky, wall", background="auto").json()
+    expected = Segmenter(load_model(model_folder))(image_file(), NAMES, negatives="sky, wall", background="auto")
+    assert answer["background"] == expected.to_dict()["background"]
+    assert answer["background"]["rule"] == "otsu"
+    assert answer["negatives"] == expected.to_dict()["negatives"]
+    assert [item["name"] for item in answer["negatives"]] == ["sky", "wall"]
+
+
 def test_pictures(client: TestClient) -> None:
     labels = post(client, answer="labels")
     assert labels.headers["content-type"] == "image/png"
@@ -102,7 +111,10 @@ def test_truncated_photos(client: TestClient, photo: bytes) -> None:
         ({"classes": "@/etc/passwd"}, "cannot be read from a file"),
         ({"classes": "dog, background", "background": "0.5"}, "leave it out"),
         ({"background": "2"}, "between 0 and 1"),
-        ({"background": "high"}, "background: Input should be a valid number"),
+        ({"background": "high"}, "'high' must lie between 0 and 1, or be 'auto'"),
+        ({"background": "nan"}, "'nan' must lie between 0 and 1"),
+        ({"negatives": "<b>dog</b>"}, "plain text"),
+        ({"negatives": "grass, dog"}, "share a name"),
         ({"answer": "gif"}, "answer: Input should be 'json', 'labels' or 'overlay'"),
         ({"treshold": "0.5"}, "there is no field 'treshold'"),
     ],
