@@ -1,6 +1,7 @@
 """Make the folder of a bundled model from a checkpoint that was trained on scenes.
 
 python docs/make_bundled_model.py runs/scenes/checkpoints/step-00003200 scenes/VOC
+mixreorg calibrate src/mixreorg/bundled/scenes-tiny --data scenes/VOC
 
 The weights are rounded to 16 bits. What that costs is measured on the test split, together with the results that the
 model card shows; the background threshold is chosen on the validation split.
@@ -76,7 +77,9 @@ def measure(model: str | Path, val: EvalSplit, test: EvalSplit, title: str, cons
     return Measured(metrics, threshold, labels)
 
 
-def describe(name: str, test: EvalSplit, original: Measured, rounded: Measured, precision: Half) -> CardFacts:
+def describe(
+    name: str, test: EvalSplit, original: Measured, rounded: Measured, precision: Half, history: str
+) -> CardFacts:
     """What the card says beside what it reads from the checkpoint."""
     differing = sum(int((a != b).sum()) for a, b in zip(original.labels, rounded.labels, strict=True))
     pixels = sum(labels.size for labels in rounded.labels)
@@ -89,7 +92,7 @@ def describe(name: str, test: EvalSplit, original: Measured, rounded: Measured, 
         name=name,
         license="cc-by-sa-4.0",
         data="Scenes of `mixreorg data scenes`: pictures of emoji on textures. Names in its captions: "
-        f"{', '.join(names)}.",
+        f"{', '.join(names)}.{history and ' ' + history}",
         photo=test.photo_path(stem),
         classes=", ".join([*present, *others[:2]]),
         credit=CREDIT,
@@ -116,7 +119,7 @@ def _crowded_scene(split: EvalSplit) -> tuple[str, list[str]]:
     return best
 
 
-def make(checkpoint: str, voc: Path, name: str, out: Path, precision: Half = "fp16") -> str:
+def make(checkpoint: str, voc: Path, name: str, out: Path, precision: Half = "fp16", history: str = "") -> str:
     """Write the folder and return what the card says of the results.
 
     Args:
@@ -125,6 +128,7 @@ def make(checkpoint: str, voc: Path, name: str, out: Path, precision: Half = "fp
         name: of the model.
         out: the folder; an earlier one is replaced.
         precision: of the weights.
+        history: what came before the checkpoint's own run, for the card.
 
     Raises:
         MixreorgError: an unusable checkpoint or folder of scenes, or a model that is too large.
@@ -137,7 +141,7 @@ def make(checkpoint: str, voc: Path, name: str, out: Path, precision: Half = "fp
         _check_size(folder, checkpoint)
         first = measure(checkpoint, val, test, "original weights", console)
         second = measure(folder, val, test, f"weights in {precision}", console)
-        facts = describe(name, test, first, second, precision)
+        facts = describe(name, test, first, second, precision, history)
         convert_model(checkpoint, folder, "native", precision=precision, facts=facts, overwrite=True)
         size = _check_size(folder, checkpoint)
         with folder_in_one_step(out) as finished:
@@ -165,10 +169,11 @@ def main() -> None:
     parser.add_argument("--name", choices=BUNDLED, default=BUNDLED[0])
     parser.add_argument("--out", type=Path, help="folder; default: among the package's data")
     parser.add_argument("--precision", choices=("fp16", "bf16"), default="fp16")
+    parser.add_argument("--history", default="", help="sentence for the card: what the checkpoint's run began with")
     arguments = parser.parse_args()
     out = arguments.out or Path(mixreorg.bundled.__file__).parent / arguments.name
     try:
-        print(make(arguments.checkpoint, arguments.voc, arguments.name, out, arguments.precision))
+        print(make(arguments.checkpoint, arguments.voc, arguments.name, out, arguments.precision, arguments.history))
     except MixreorgError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

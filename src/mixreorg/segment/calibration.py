@@ -59,6 +59,14 @@ class Calibration(StrictConfig):
             raise MixreorgError(f"{path} is not a calibration ({FORMAT}); make one with `mixreorg calibrate`")
         return cls.from_dict(values, source=str(path))
 
+    def holds_for(self, num_names: int) -> bool:
+        """Whether the background threshold fits a list of so many names: at least half of those it was chosen with.
+
+        Scores are shares of a softmax over all names asked for: of fewer names each has more, and a threshold chosen
+        with many lets everything pass (docs/honest_masks.md has the measurement).
+        """
+        return 2 * num_names >= self.num_classes
+
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
         write_json(path, self.to_dict())

@@ -104,12 +104,16 @@ class MaskRequest:
     def _choose_automatically(
         self, best_scores: npt.NDArray[np.floating], pixels: npt.NDArray[np.integer]
     ) -> BackgroundChoice:
-        if self.calibration is not None:
+        num_names = len(self.classes) + len(self.negatives)
+        if self.calibration is not None and self.calibration.holds_for(num_names):
             threshold = self.calibration.background_for(abstains=self.abstain is not None)
             reason = f"highest mIoU on {self.calibration.describe()}"
             return BackgroundChoice("calibration", threshold, reason)
         threshold = otsu_threshold(best_scores.ravel(), pixels.ravel())
-        return BackgroundChoice("otsu", threshold, "Otsu's threshold of this photo's scores; nothing is calibrated")
+        why = "nothing is calibrated"
+        if self.calibration is not None:
+            why = f"the calibration is for lists of about {self.calibration.num_classes} names"
+        return BackgroundChoice("otsu", threshold, f"Otsu's threshold of this photo's scores; {why}")
 
     def finish(
         self,

@@ -21,6 +21,8 @@ _EXAMPLE_NAMES = (
     ("scene_2.jpg", "bus=bus|coach, cup, boat, house"),
     ("scene_3.jpg", "cow, dog, pig, horse"),
 )
+_USUAL_THRESHOLD = 0.5
+"""Where the slider stands for models whose protocol has no threshold."""
 _INTRODUCTION = """# Any photo, any class names
 Every pixel gets one of the names you give. What the names leave out cannot be found, and a name of something that is
 not in the photo may still take pixels: the background threshold helps. Photos stay on this machine."""
@@ -83,11 +85,16 @@ def _build_page(service: Service) -> "gradio.Blocks":
                 background = gradio.Slider(
                     0,
                     1,
-                    value=service.process.facts.background,
-                    step=0.005,
+                    value=service.protocol.background_threshold or _USUAL_THRESHOLD,
+                    step=0.01,
                     label="Background threshold",
                     info="A pixel whose best score is below it becomes background. 0: none does.",
                     elem_id="background",
+                )
+                automatic = gradio.Checkbox(
+                    service.protocol.background_threshold is None,
+                    label="Choose the threshold on each photo instead",
+                    elem_id="automatic",
                 )
                 button = gradio.Button("Segment", variant="primary", elem_id="segment")
                 examples = gradio.Examples(
@@ -102,11 +109,12 @@ def _build_page(service: Service) -> "gradio.Blocks":
                     with gradio.Tab(title, render_children=True):
                         views.append(gradio.HTML(_WAITING, js_on_load=script, elem_id=title.lower()))
         gradio.HTML(_CREDIT)
-        segment, inputs = _segment(service), [photo, names, background]
+        segment, inputs = _segment(service), [photo, names, background, automatic]
         # Requests wait for the model together, and become one batch.
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": service.limits.max_waiting}
         gradio.on([button.click, names.submit], segment, inputs, views, **options)
-        background.release(_again(segment), inputs, views, **options)
+        for moved in (background.release, automatic.input):
+            moved(_again(segment), inputs, views, **options)
         examples.load_input_event.success(segment, inputs, views, **options)
     page.queue(max_size=service.limits.max_waiting)
     return page  # type: ignore[no-any-return]
@@ -115,17 +123,18 @@ def _build_page(service: Service) -> "gradio.Blocks":
 def _segment(service: Service) -> Any:
     import gradio
 
-    async def segment(path: str | None, names: str, background: float) -> tuple[str, str]:
+    async def segment(path: str | None, names: str, background: float, automatic: bool) -> tuple[str, str]:
         """Serve one press of the button."""
         # A threshold of 0 means no background class, unless the model's protocol has one.
         plain = background == 0 and service.protocol.background_threshold is None
+        threshold = "auto" if automatic else None if plain else background
         try:
             if path is None:
                 raise RefusalError(422, "there is no photo; choose one first")
             if not names.strip():
                 raise RefusalError(422, "there are no class names; write some, for example: dog, cat=cat|kitten, grass")
             async with service.admit():
-                return await service.segment(Path(path).read_bytes(), names, None if plain else background, as_views)
+                return await service.segment(Path(path).read_bytes(), names, threshold, as_views)
         except MixreorgError as error:
             # Gradio shows messages as HTML.
             raise gradio.Error(escape(str(error)), title="Not segmented", print_exception=False) from error
@@ -134,13 +143,13 @@ def _segment(service: Service) -> Any:
 
 
 def _again(segment: Any) -> Any:
-    """The same for a moved slider, which asks for nothing while photo or names are still missing."""
+    """The same for a moved slider or box, which ask for nothing while photo or names are still missing."""
     import gradio
 
-    async def segment_again(path: str | None, names: str, background: float) -> Any:
+    async def segment_again(path: str | None, names: str, background: float, automatic: bool) -> Any:
         if path is None or not names.strip():
             return gradio.skip(), gradio.skip()
-        return await segment(path, names, background)
+        return await segment(path, names, background, automatic)
 
     return segment_again
 

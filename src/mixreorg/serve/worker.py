@@ -46,8 +46,6 @@ class ModelFacts:
 
     process_id: int
     protocol: Protocol
-    background: float
-    """Threshold to begin with: the protocol's, else that of a calibration in the model's folder, else 0."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +95,7 @@ def load(model: str, device: str, window_batch: int, max_pixels: int) -> ModelFa
     )
     whole = Segmenter(segmenter.model, one_window)
     _models[:] = [_Model(segmenter, whole, max_pixels)]
-    return ModelFacts(os.getpid(), segmenter.protocol, _usual_background(segmenter))
-
-
-def _usual_background(segmenter: "Segmenter") -> float:
-    calibration = segmenter.calibration_source.of(segmenter.protocol)
-    if segmenter.protocol.background_threshold is not None or calibration is None:
-        return segmenter.protocol.background_threshold or 0.0
-    return calibration.background_for(abstains=False)
+    return ModelFacts(os.getpid(), segmenter.protocol)
 
 
 def segment_batch(jobs: Sequence[Job[Any]]) -> list[Any]:

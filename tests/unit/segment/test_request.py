@@ -63,6 +63,7 @@ def test_otsu_of_equal_scores_and_of_segments_without_pixels() -> None:
         ({"protocol": WITH_THRESHOLD, "background": "auto"}, "otsu", 0.55),
         ({"background": "auto", "calibration": CALIBRATION}, "calibration", 0.2),
         ({"background": "auto", "abstain": "auto", "calibration": CALIBRATION}, "calibration", 0.3),
+        ({"background": "auto", "calibration": CALIBRATION.updated(num_classes=7)}, "otsu", 0.55),
     ],
 )
 def test_rules_for_background_in_their_order(values, rule, threshold) -> None:

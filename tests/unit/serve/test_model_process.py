@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +17,12 @@ import pytest
 import serve_kit
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.loading import load_model
-from mixreorg.models.digest import model_digest
-from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration, protocol_key
-from mixreorg.segment.presence import PresenceRule
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.serve.answers import as_json, as_labels
 from mixreorg.serve.limits import Limits, RefusalError
 from mixreorg.serve.model_process import ModelProcess
 from mixreorg.serve.service import Service
-from mixreorg.serve.worker import Job, load
+from mixreorg.serve.worker import Job
 from mixreorg.text.class_list import parse_class_list
 from serve_kit import TRUNCATED, image_file
 
@@ -55,29 +51,6 @@ def test_a_batch_gives_what_single_photos_give(process: ModelProcess, model_fold
             [item["score"] for item in answer["classes"]], [item["score"] for item in expected["classes"]], rtol=1e-5
         )
         assert answer["protocol"] == expected["protocol"]
-
-
-def test_the_slider_begins_where_a_calibration_says(model_folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
-    assert load(str(folder), "cpu", 1, 10_000).background == 0
-    segmenter = Segmenter(load_model(folder))
-    calibration = Calibration(
-        version="1",
-        model=model_digest(segmenter.model),
-        protocol=protocol_key(segmenter.protocol),
-        data="VOC",
-        split="val",
-        num_photos=1,
-        num_classes=2,
-        presence=PresenceRule(bank=("dog", "cat")),
-        presence_threshold=0.5,
-        background_threshold=0.2,
-        abstaining_background_threshold=0.1,
-    )
-    calibration.save(folder / CALIBRATION_FILE)
-    assert load(str(folder), "cpu", 1, 10_000).background == 0.2
-    calibration.updated(model="another").save(folder / CALIBRATION_FILE)
-    assert load(str(folder), "cpu", 1, 10_000).background == 0
 
 
 def test_groups_cover_the_photo(process: ModelProcess) -> None:

@@ -157,7 +157,7 @@ def test_upload_names_legend_hover_groups_and_downloads(page: Page, server: Serv
     page.write_names("dog, cat=cat|kitten, grass")
     page.segment()
     legend = page.legend()
-    assert set(legend) <= {"dog", "cat", "grass"}
+    assert set(legend) <= {"background", "dog", "cat", "grass"}
     veil = page.find("#classes .veil")
     ActionChains(page.driver).move_to_element(veil).perform()
     assert page.find("#classes .tip:not([hidden])").text.split(" · ")[0] in legend
@@ -176,10 +176,11 @@ def test_upload_names_legend_hover_groups_and_downloads(page: Page, server: Serv
 
 def test_an_example_is_segmented_by_a_click(page: Page) -> None:
     page.find(".table-wrap tbody tr").click()
-    assert set(page.legend()) <= {"ball", "car", "clock", "apple"}
+    assert set(page.legend()) <= {"background", "ball", "car", "clock", "apple"}
 
 
 def test_the_threshold_is_followed(page: Page, photo: Path) -> None:
+    page.find("#automatic input").click()
     page.find("#background input[type=range]").send_keys(Keys.END)
     page.upload(photo)
     page.write_names("dog, cat")
@@ -198,7 +199,7 @@ def test_names_and_messages_are_text(page: Page, photo: Path) -> None:
     page.upload(photo)
     page.write_names('dog" onmouseover="alert(3), &lt;b&gt;')
     page.segment()
-    assert set(page.legend()) <= {'dog" onmouseover="alert(3)', "&lt;b&gt;"}
+    assert set(page.legend()) <= {"background", 'dog" onmouseover="alert(3)', "&lt;b&gt;"}
     with pytest.raises(Exception, match="no such alert"):
         _ = page.driver.switch_to.alert.text
 
@@ -242,7 +243,7 @@ def test_nobody_makes_the_server_fetch_and_sigterm_ends_it(model_folder: Path, t
         assert caught.value.code == 403
         caught.value.close()
     foreign = {"path": "http://192.0.2.1/a.png", "meta": {"_type": "gradio.FileData"}}
-    for data in ([foreign, "dog", 0], [None, foreign, 0]):
+    for data in ([foreign, "dog", 0, False], [None, foreign, 0, False]):
         assert '"success":false' in press_segment(server, data)
     server.process.send_signal(signal.SIGTERM)
     _, errors = server.process.communicate(timeout=WAIT)
