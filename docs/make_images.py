@@ -205,7 +205,7 @@ def main() -> None:
     training_step()
     gradient_cache()
     page_examples()
-    draw_page(arguments.demo / "run", IMAGES / "serve.png")
+    draw_page(IMAGES / "serve.png")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from mixreorg.serve.page import EXAMPLES
 _WAIT = 60
 
 
-def draw_page(model: Path, out: Path) -> None:
-    """Serve a model, segment the first example, point at the middle of the picture, and save what is seen."""
-    command = [sys.executable, "-m", "mixreorg", "serve", "--model", str(model), "--port", "0"]
+def draw_page(out: Path) -> None:
+    """Serve the bundled model, segment an example, point at the middle of the picture, and save what is seen."""
+    command = [sys.executable, "-m", "mixreorg", "serve", "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--window-size=1180,1010", "--force-device-scale-factor=1"):
@@ -36,12 +36,9 @@ def draw_page(model: Path, out: Path) -> None:
         def find(selector: str) -> webdriver.remote.webelement.WebElement:
             return WebDriverWait(driver, _WAIT).until(lambda _: driver.find_elements(By.CSS_SELECTOR, selector))[0]
 
-        find("#photo input[type=file]").send_keys(str(EXAMPLES / "scene_1.jpg"))
+        find("#photo input[type=file]").send_keys(str(EXAMPLES / "scene_3.jpg"))
         find("#photo img")
-        find("#names textarea").send_keys("ball, car=car|taxi, clock")
-        threshold = find("#background input[type=number]")
-        threshold.clear()
-        threshold.send_keys("0.5")
+        find("#names textarea").send_keys("cow, dog, pig, horse")
         find("#segment").click()
         WebDriverWait(driver, _WAIT).until(lambda _: "background" in find("#classes").text)
         ActionChains(driver).move_to_element_with_offset(find("#classes .veil"), 80, 40).perform()
