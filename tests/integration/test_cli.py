@@ -79,7 +79,7 @@ def test_a_bad_photo_does_not_stop_the_others(model_folder: Path, photo: Path, t
         ({"--classes": ""}, "class list is empty"),
         ({"--classes": "dog, Dog"}, "listed twice"),
         ({"--model": "nowhere"}, "no model at nowhere"),
-        ({"--background": "7"}, "must lie between 0 and 1"),
+        ({"--background": "7"}, "give a number from 0 to 1"),
         ({"--short-side": "0"}, "at least 1"),
         ({"--classes": "background, dog", "--background": "0.5"}, "leave it out"),
         ({"--device": "cuda:99"}, "device"),
