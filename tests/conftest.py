@@ -1,6 +1,7 @@
 """Fixtures that many tests share: tiny models, shards made on the fly, the optional real samples."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch is loaded, and for the processes that tests start: models this small are slower with more threads.
@@ -13,6 +14,9 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.models.text_encoder import TextEncoderConfig
 from mixreorg.text.tokenizer import Tokenizer
+
+# Shells start background jobs with SIGINT ignored, which children inherit: tests of interrupts would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 

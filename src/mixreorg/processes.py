@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ class WorkerPool(ProcessPoolExecutor):
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Keep SIGINT back from this thread; processes that are started meanwhile never get it."""
+    """Keep SIGINT back for a moment; processes that are started meanwhile never get it."""
     if sys.platform == "win32":
         # No signal masks; there a new process may still die of Ctrl-C.
         yield
@@ -51,8 +52,30 @@ def _interrupts_held() -> Iterator[None]:
 
     # It starts with the first process, and ends by lifting the mask.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _interrupts_postponed():
+        # New processes inherit the mask of the thread that starts them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupts_postponed() -> Iterator[None]:
+    """Call the handler of SIGINT when the block has ended: a mask binds one thread, and any other may take the signal.
+
+    Handlers run in the main thread alone; elsewhere there is nothing to postpone.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)

@@ -66,7 +66,7 @@ def photos() -> Arrays:
 
 
 def assert_close(actual: torch.Tensor, expected: npt.NDArray[np.float32]) -> None:
-    torch.testing.assert_close(actual, torch.from_numpy(expected).view_as(actual), atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual, torch.from_numpy(expected).view_as(actual), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ from pathlib import Path
 import mixreorg
 from mixreorg.html_page import html_page
 
-STYLES = sorted(Path(mixreorg.__file__).parent.rglob("*.css"))
+# The style of the server's page belongs to Gradio's frame.
+STYLES = sorted(path for path in Path(mixreorg.__file__).parent.rglob("*.css") if path.parent.name != "serve")
 FRAME = html_page("title", "", "body")
 
 

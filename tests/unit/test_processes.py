@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from mixreorg.processes import WorkerPool
+from mixreorg.processes import WorkerPool, _interrupts_held
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signal masks")
 
@@ -57,3 +58,26 @@ def test_this_process_is_interrupted_as_ever() -> None:
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_waits_until_processes_have_started() -> None:
+    """Another thread, as that of a progress bar, takes the signal that this one holds back."""
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    reached = []
+
+    def hold() -> None:
+        with _interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            reached.append("the end")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+    finally:
+        ended.set()
+        other.join()
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

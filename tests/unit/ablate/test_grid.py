@@ -223,7 +223,7 @@ def test_existing_data_need_a_word_list_for_the_multi_label_loss(tmp_path):
         plan(make_spec(rows=rows, worlds=worlds))
 
 
-SPECS = sorted(Path(__file__).parents[3].glob("e*/**/*.yaml"))
+SPECS = sorted([*ROOT.glob("experiments/*.yaml"), *ROOT.glob("examples/ablate/*.yaml")])
 
 
 @pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])

@@ -202,8 +202,8 @@ def test_many_shards_are_indexed_in_processes_in_their_order(tmp_path: Path, mon
     monkeypatch.setattr(parts.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(parts, "scan_shard", shards.scan_shard)
     started = []
-    pool = parts.ProcessPoolExecutor
-    monkeypatch.setattr(parts, "ProcessPoolExecutor", lambda *options: started.append(options) or pool(*options))
+    pool = parts.WorkerPool
+    monkeypatch.setattr(parts, "WorkerPool", lambda *options: started.append(options) or pool(*options))
     source = open_pairs(tmp_path)
     assert len(started) == 1
     assert list(source.captions()) == [f"caption {number}" for number in range(9)]
