@@ -82,20 +82,7 @@ def _build_page(service: Service) -> "gradio.Blocks":
                     info="Commas between classes; name=phrase|phrase for synonyms.",
                     elem_id="names",
                 )
-                background = gradio.Slider(
-                    0,
-                    1,
-                    value=service.protocol.background_threshold or _USUAL_THRESHOLD,
-                    step=0.01,
-                    label="Background threshold",
-                    info="A pixel whose best score is below it becomes background. 0: none does.",
-                    elem_id="background",
-                )
-                automatic = gradio.Checkbox(
-                    service.protocol.background_threshold is None,
-                    label="Choose the threshold on each photo instead",
-                    elem_id="automatic",
-                )
+                background, automatic = _threshold_inputs(service)
                 button = gradio.Button("Segment", variant="primary", elem_id="segment")
                 examples = gradio.Examples(
                     [[str(EXAMPLES / name), classes] for name, classes in _EXAMPLE_NAMES],
@@ -118,6 +105,24 @@ def _build_page(service: Service) -> "gradio.Blocks":
         examples.load_input_event.success(segment, inputs, views, **options)
     page.queue(max_size=service.limits.max_waiting)
     return page  # type: ignore[no-any-return]
+
+
+def _threshold_inputs(service: Service) -> tuple["gradio.Slider", "gradio.Checkbox"]:
+    """The slider, and the box that leaves the choice to each photo."""
+    import gradio
+
+    threshold = service.protocol.background_threshold
+    background = gradio.Slider(
+        0,
+        1,
+        value=threshold or _USUAL_THRESHOLD,
+        step=0.01,
+        label="Background threshold",
+        info="A pixel whose best score is below it becomes background. 0: none does.",
+        elem_id="background",
+    )
+    label = "Choose the threshold on each photo instead"
+    return background, gradio.Checkbox(threshold is None, label=label, elem_id="automatic")
 
 
 def _segment(service: Service) -> Any:
