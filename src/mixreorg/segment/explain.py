@@ -304,8 +304,7 @@ def explain(
     decoded = segmenter.decode(output, plan, classes)
     compared = _compared(classes, protocol)
     scores, labels, threshold = _read_scores(decoded.segment_scores[0].cpu().numpy(), protocol)
-    logit_scale = protocol.logit_scale or float(segmenter.model.scale)
-    phrase_logits, image_logits, owners = _logits(segmenter, output, compared, logit_scale)
+    phrase_logits, image_logits, owners = _logits(segmenter, output, compared, segmenter.logit_scale)
     kept = torch.ones(1, len(compared), dtype=torch.bool)
     if protocol.decoding == "groupvit":
         kept = shortlisted(image_logits, protocol.shortlist)
@@ -316,7 +315,7 @@ def explain(
         protocol=protocol,
         names=names,
         compared=compared,
-        logit_scale=logit_scale,
+        logit_scale=segmenter.logit_scale,
         threshold=threshold,
         first_map=map_segments(first.soft, output.encoding.grid, size)[0].cpu().numpy(),
         segment_map=decoded.segment_map[0].cpu().numpy(),

@@ -38,7 +38,8 @@ class MaskRequest:
     """Names that take pixels; these are background."""
     protocol: Protocol
     background: Threshold = None
-    """Background threshold; ``auto``: the calibration's, else one chosen on the photo; None: the protocol's."""
+    """Background threshold; None: the protocol's; ``auto``: the calibration's where it holds for so many names, else
+    one chosen on the photo."""
     abstain: Threshold = None
     """Presence score below which a class is absent; ``auto``: the calibration's; None: no class is."""
     calibration: Calibration | None = None

@@ -172,10 +172,12 @@ class Segmenter:
             owners.tolist(),
             names.float().cpu().numpy(),
             find_own_names(classes, bank),
-            self._logit_scale(),
+            self.logit_scale,
         )
 
-    def _logit_scale(self) -> float:
+    @property
+    def logit_scale(self) -> float:
+        """Factor of all cosines: the protocol's, else the model's own."""
         return self.protocol.logit_scale or float(self.model.scale.detach())
 
     def _merge(
@@ -327,7 +329,7 @@ class Segmenter:
             output.embedding,
             embeddings,
             owners,
-            logit_scale=self._logit_scale(),
+            logit_scale=self.logit_scale,
             shortlist=protocol.shortlist,
             background_threshold=threshold,
             decoding=protocol.decoding,
