@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from video_kit import read_back, shades, turn, write_clip
 
 from mixreorg.errors import MixreorgError
 from mixreorg.video.container import Frame, VideoReader, VideoWriter
+from video_kit import read_back, shades, turn, write_clip
 
 
 @contextlib.contextmanager

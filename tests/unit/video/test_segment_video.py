@@ -9,7 +9,6 @@ import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner
-from video_kit import label_bright, read_back, shades, write_clip
 
 from mixreorg.cli import main
 from mixreorg.cli.video_command import video
@@ -20,6 +19,7 @@ from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.results import Segmentation
 from mixreorg.video.container import VideoReader
 from mixreorg.video.run import VideoJob, segment_video
+from video_kit import label_bright, read_back, shades, write_clip
 
 app = typer.Typer()
 app.command()(video)
