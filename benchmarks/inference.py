@@ -138,7 +138,8 @@ def export_variants(ours: DualEncoder, pixels: np.ndarray, folder: Path, threads
 
         def run(graph=graph) -> np.ndarray:  # noqa: ANN001  # bound now: the loop goes on
             segment_map, scores = graph.run(PIXELS, pixels, BAKED_OUTPUTS)
-            return np.stack([rows.T[:, segments] for rows, segments in zip(scores, segment_map, strict=True)])
+            pairs = zip(scores, segment_map, strict=True)
+            return np.stack([np.take(rows, segments, axis=0) for rows, segments in pairs]).transpose(0, 3, 1, 2)
 
         variants[name] = run
     return variants

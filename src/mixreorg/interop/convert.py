@@ -67,9 +67,7 @@ def convert_model(
     out = Path(destination).expanduser()
     _check_destination(out, to, overwrite)
     weights = read_groupvit(source)
-    with torch.device("meta"):
-        expected = DualEncoder(weights.config).state_dict()
-    check_state(weights.state, expected, str(weights.file))
+    check_state(weights.state, DualEncoder.for_weights(weights.config).state_dict(), str(weights.file))
     if precision is not None:
         weights = replace(weights, state=_rounded(weights, precision))
     tokenizer = require_tokenizer(weights)

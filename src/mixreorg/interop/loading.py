@@ -40,7 +40,7 @@ def load_model(
     if not is_foreign(path):
         return load_model_folder(path, device)
     weights = read_groupvit(path, unseen)
-    model = DualEncoder(weights.config, require_tokenizer(weights))
+    model = DualEncoder.for_weights(weights.config, require_tokenizer(weights))
     check_state(weights.state, model.state_dict(), str(weights.file))
     model.load_state_dict(weights.state)
     model.inference_protocol = weights.protocol

@@ -1,13 +1,16 @@
 """Image and text encoder with their projections into the joint space."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mixreorg.config import StrictConfig
 from mixreorg.models.grouping import Assignment
@@ -80,15 +83,20 @@ class ImageOutput:
 class Projector(nn.Module):
     """Features to the joint space, un-normalised: ``[..., D] -> [..., E]``."""
 
-    def __init__(self, width: int, hidden: int, out: int) -> None:
+    def __init__(self, width: int, hidden: int, out: int, *, initialise: bool = True) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, hidden) if hidden else None
         self.norm = nn.BatchNorm1d(hidden) if hidden else None
         self.out = nn.Linear(hidden or width, out)
-        for module in (self.hidden, self.out):
-            if module is not None:
-                nn.init.trunc_normal_(module.weight, std=0.02 if hidden else width**-0.5)
-                nn.init.zeros_(module.bias)
+        if initialise:
+            self.init_weights()
+
+    def init_weights(self) -> None:
+        """Initialise: truncated normal of std 0.02, or ``width ** -0.5`` for a single layer; biases 0."""
+        for layer in (self.hidden, self.out):
+            if layer is not None:
+                nn.init.trunc_normal_(layer.weight, std=0.02 if self.hidden else layer.in_features**-0.5)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor, statistics: Statistics = "batch") -> Tensor:
         """Project.
@@ -118,13 +126,42 @@ class Projector(nn.Module):
         return projected.view(*features.shape[:-1], -1)
 
 
+class _NoDefaultWeights(TorchFunctionMode):
+    """Leaves out the random numbers with which torch's layers start.
+
+    The usual way, building on torch's meta device, imports another two seconds of torch at its first use.
+    """
+
+    _OPERATIONS = frozenset({"kaiming_uniform_", "normal_", "uniform_"})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self._OPERATIONS:
+            # Functions of torch.nn.init name the tensor, methods of tensors do not.
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 class DualEncoder(nn.Module):
     """GroupViT: a grouping image encoder and a text encoder that share an embedding space.
 
     The tokenizer belongs to the model: it is saved with it and makes texts into its ids.
+
+    Args:
+        config: the architecture.
+        tokenizer: goes with the model.
+        initialise: False where weights are about to be loaded, see :meth:`for_weights`.
     """
 
-    def __init__(self, config: DualEncoderConfig, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self, config: DualEncoderConfig, tokenizer: Tokenizer | None = None, *, initialise: bool = True
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
@@ -132,15 +169,26 @@ class DualEncoder(nn.Module):
         self.inference_protocol: dict[str, Any] | None = None
         # Values of a calibration that was saved with it, likewise.
         self.inference_calibration: dict[str, Any] | None = None
-        self.image_encoder = ImageEncoder(config.image)
-        self.text_encoder = TextEncoder(config.text)
-        self.image_projector = Projector(config.image.width, config.projector_hidden, config.embed_dim)
-        self.text_projector = Projector(config.text.width, config.projector_hidden, config.embed_dim)
+        projector = partial(Projector, hidden=config.projector_hidden, out=config.embed_dim, initialise=initialise)
+        self.image_encoder = ImageEncoder(config.image, initialise=initialise)
+        self.text_encoder = TextEncoder(config.text, initialise=initialise)
+        self.image_projector = projector(config.image.width)
+        self.text_projector = projector(config.text.width)
         # One element instead of a scalar, which sharded training cannot split.
         self.logit_scale = nn.Parameter(torch.full((1,), LOGIT_SCALE_INIT))
         own_scale = nn.Parameter(torch.full((1,), LOGIT_SCALE_INIT)) if config.multi_label else None
         self.register_parameter("multi_label_logit_scale", own_scale)
         self.multi_label_logit_scale: nn.Parameter | None
+
+    @classmethod
+    def for_weights(cls, config: DualEncoderConfig, tokenizer: Tokenizer | None = None) -> "DualEncoder":
+        """A model whose weights are about to be loaded: they hold anything until then.
+
+        Drawing random weights takes longer than reading trained ones. This draws none, so loading a model leaves
+        torch's generator alone, too.
+        """
+        with _NoDefaultWeights():
+            return cls(config, tokenizer, initialise=False)
 
     @property
     def scale(self) -> Tensor:

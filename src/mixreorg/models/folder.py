@@ -107,7 +107,7 @@ def load_model_folder(source: str | Path, device: str | torch.device = "cpu") ->
             f"{folder / _TOKENIZER} has {tokenizer.vocab_size} ids and context {tokenizer.context_length}, the model "
             f"{config.text.vocab_size} and {config.text.context_length}; restore the tokenizer it was trained with"
         )
-    model = DualEncoder(config, tokenizer)
+    model = DualEncoder.for_weights(config, tokenizer)
     load_weights(model, folder / _WEIGHTS)
     model.inference_protocol = content.get("protocol")
     if (folder / _CALIBRATION).is_file():

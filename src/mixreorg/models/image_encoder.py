@@ -230,14 +230,15 @@ class ImageEncoder(nn.Module):
     compose the three from outside; the encoder knows nothing of them.
     """
 
-    def __init__(self, config: ImageEncoderConfig) -> None:
+    def __init__(self, config: ImageEncoderConfig, *, initialise: bool = True) -> None:
         super().__init__()
         self.config = config
         self.patch_embedding = PatchEmbedding(config)
         self.position_embedding = nn.Parameter(torch.zeros(1, config.grid[0] * config.grid[1], config.width))
         self.stages = nn.ModuleList(Stage(config, index) for index in range(3))
         self.norm = nn.LayerNorm(config.width)
-        self.init_weights()
+        if initialise:
+            self.init_weights()
 
     def init_weights(self) -> None:
         """Initialise.

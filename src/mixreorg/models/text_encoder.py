@@ -35,7 +35,7 @@ class TextEncoderConfig(StrictConfig):
 class TextEncoder(nn.Module):
     """Token and position embedding, causal pre-norm blocks, final LayerNorm, feature at the end-of-text token."""
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    def __init__(self, config: TextEncoderConfig, *, initialise: bool = True) -> None:
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
@@ -45,7 +45,8 @@ class TextEncoder(nn.Module):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.init_weights()
+        if initialise:
+            self.init_weights()
 
     def init_weights(self) -> None:
         """Initialise as CLIP does.

@@ -24,8 +24,12 @@ class WindowScores:
 
     def expand(self) -> Tensor:
         """Scores per pixel ``[B, C, H, W]``, or ``[B, 1 + C, H, W]`` with background."""
-        pairs = zip(self.segment_scores, self.segment_map, strict=True)
-        return torch.stack([scores_SC.T[:, segments_HW] for scores_SC, segments_HW in pairs])
+        batch, height, width = self.segment_map.shape
+        num_segments, channels = self.segment_scores.shape[1:]
+        first = torch.arange(batch, device=self.segment_map.device).view(-1, 1, 1) * num_segments
+        # Whole rows, a pixel's channels side by side: several times faster than to gather for each channel.
+        rows = self.segment_scores.flatten(0, 1).index_select(0, (self.segment_map + first).flatten())
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:

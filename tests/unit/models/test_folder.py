@@ -29,6 +29,14 @@ def test_round_trip_keeps_every_bit(tiny_model: DualEncoder, folder: Path) -> No
     assert not loaded.training
 
 
+def test_loading_draws_no_random_numbers(folder: Path) -> None:
+    before = torch.get_rng_state()
+    load_model_folder(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.nn.Linear(2, 2)
+    assert not torch.equal(torch.get_rng_state(), before), "models that are made afterwards are initialised"
+
+
 def test_a_run_folder_stands_for_its_best_or_newest_checkpoint(tiny_model: DualEncoder, tmp_path: Path) -> None:
     for step in (1, 2):
         with torch.no_grad():
