@@ -167,12 +167,17 @@ def scenes_groupvit_multilabel() -> TrainConfig:
 
 
 def scenes_mixreorg() -> TrainConfig:
-    """MixReorg in small: mixed patches from the embedding on, mixed probabilities over the batch's texts."""
+    """MixReorg in small: mixed patches from the embedding on, mixed probabilities over the batch's texts.
+
+    One mixed image of each group of four: what the other three would cost is better spent on further pairs
+    (``docs/results.md``). Restoration needs all four: ``--set objective.mixed_per_group=null``.
+    """
     return scenes_groupvit().updated(
         recipe="scenes_mixreorg",
         objective=MixReorgConfig(
             num_contextual_blocks=0,
             group_size=4,
+            mixed_per_group=1,
             block=2,
             combine="none",
             mixed=WeightSchedule(weight=1.0),
