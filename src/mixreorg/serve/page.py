@@ -82,6 +82,12 @@ def _build_page(service: Service) -> "gradio.Blocks":
                     info="Commas between classes; name=phrase|phrase for synonyms.",
                     elem_id="names",
                 )
+                negatives = gradio.Textbox(
+                    label="Other things in the photo",
+                    placeholder="sky, road",
+                    info="Optional names of what you do not want: they take their pixels, which become background.",
+                    elem_id="negatives",
+                )
                 background, automatic = _threshold_inputs(service)
                 button = gradio.Button("Segment", variant="primary", elem_id="segment")
                 examples = gradio.Examples(
@@ -96,10 +102,10 @@ def _build_page(service: Service) -> "gradio.Blocks":
                     with gradio.Tab(title, render_children=True):
                         views.append(gradio.HTML(_WAITING, js_on_load=script, elem_id=title.lower()))
         gradio.HTML(_CREDIT)
-        segment, inputs = _segment(service), [photo, names, background, automatic]
+        segment, inputs = _segment(service), [photo, names, negatives, background, automatic]
         # Requests wait for the model together, and become one batch.
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": service.limits.max_waiting}
-        gradio.on([button.click, names.submit], segment, inputs, views, **options)
+        gradio.on([button.click, names.submit, negatives.submit], segment, inputs, views, **options)
         for moved in (background.release, automatic.input):
             moved(_again(segment), inputs, views, **options)
         examples.load_input_event.success(segment, inputs, views, **options)
@@ -128,7 +134,9 @@ def _threshold_inputs(service: Service) -> tuple["gradio.Slider", "gradio.Checkb
 def _segment(service: Service) -> Any:
     import gradio
 
-    async def segment(path: str | None, names: str, background: float, automatic: bool) -> tuple[str, str]:
+    async def segment(
+        path: str | None, names: str, negatives: str, background: float, automatic: bool
+    ) -> tuple[str, str]:
         """Serve one press of the button."""
         # A threshold of 0 means no background class, unless the model's protocol has one.
         plain = background == 0 and service.protocol.background_threshold is None
@@ -139,7 +147,8 @@ def _segment(service: Service) -> Any:
             if not names.strip():
                 raise RefusalError(422, "there are no class names; write some, for example: dog, cat=cat|kitten, grass")
             async with service.admit():
-                return await service.segment(Path(path).read_bytes(), names, threshold, as_views)
+                others = negatives.strip() or None
+                return await service.segment(Path(path).read_bytes(), names, threshold, as_views, others)
         except MixreorgError as error:
             # Gradio shows messages as HTML.
             raise gradio.Error(escape(str(error)), title="Not segmented", print_exception=False) from error
@@ -151,10 +160,10 @@ def _again(segment: Any) -> Any:
     """The same for a moved slider or box, which ask for nothing while photo or names are still missing."""
     import gradio
 
-    async def segment_again(path: str | None, names: str, background: float, automatic: bool) -> Any:
+    async def segment_again(path: str | None, names: str, *others: Any) -> Any:
         if path is None or not names.strip():
             return gradio.skip(), gradio.skip()
-        return await segment(path, names, background, automatic)
+        return await segment(path, names, *others)
 
     return segment_again
 

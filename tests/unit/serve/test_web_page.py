@@ -190,6 +190,16 @@ def test_the_threshold_is_followed(page: Page, photo: Path) -> None:
     assert (answer["classes"][0]["name"], answer["protocol"]["background_threshold"]) == ("background", 1.0)
 
 
+def test_other_things_become_background(page: Page, photo: Path) -> None:
+    page.upload(photo)
+    page.write_names("dog")
+    page.find("#negatives textarea").send_keys("sky, wall")
+    page.segment()
+    assert set(page.legend()) <= {"background", "dog"}
+    answer = json.loads(page.download("segmentation.json"))
+    assert [item["name"] for item in answer["negatives"]] == ["sky", "wall"]
+
+
 def test_names_and_messages_are_text(page: Page, photo: Path) -> None:
     page.upload(photo)
     page.write_names("<img src=x onerror=alert(1)>, <script>alert(2)</script>")
@@ -243,7 +253,7 @@ def test_nobody_makes_the_server_fetch_and_sigterm_ends_it(model_folder: Path, t
         assert caught.value.code == 403
         caught.value.close()
     foreign = {"path": "http://192.0.2.1/a.png", "meta": {"_type": "gradio.FileData"}}
-    for data in ([foreign, "dog", 0, False], [None, foreign, 0, False]):
+    for data in ([foreign, "dog", "", 0, False], [None, foreign, "", 0, False]):
         assert '"success":false' in press_segment(server, data)
     server.process.send_signal(signal.SIGTERM)
     _, errors = server.process.communicate(timeout=WAIT)
