@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import folder_in_one_step, write_atomically
+from mixreorg.files import folder_in_one_step, write_atomically, write_json
 from mixreorg.interop.checkpoint_files import NOTE
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.hf_folder import inexpressible, write_hf_companions
@@ -18,6 +18,7 @@ from mixreorg.interop.loading import load_model, require_tokenizer
 from mixreorg.interop.model_card import PICTURE, CardFacts, CardModel, write_card
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import check_state, save_state, save_tensors
+from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.tokenizer import Tokenizer
@@ -43,9 +44,9 @@ def convert_model(
     """Write a model in another layout, bit for bit.
 
     Tensors keep their values and types, unless a precision is asked for. What a layout has no place for (training
-    options, protocol, the second logit scale, an own tokenizer beside a ``.pth``) goes into the weight file as a note,
-    which nobody else reads and from which the way back restores it. The result is read again and compared before it
-    takes its place.
+    options, protocol, calibration, the second logit scale, an own tokenizer beside a ``.pth``) goes into the weight
+    file as a note, which nobody else reads and from which the way back restores it. The result is read again and
+    compared before it takes its place.
 
     Args:
         source: whatever :func:`~mixreorg.interop.loading.load_model` reads.
@@ -69,7 +70,8 @@ def convert_model(
     weights = read_groupvit(source)
     check_state(weights.state, DualEncoder.for_weights(weights.config).state_dict(), str(weights.file))
     if precision is not None:
-        weights = replace(weights, state=_rounded(weights, precision))
+        # A calibration holds for the very weights that it was made with.
+        weights = replace(weights, state=_rounded(weights, precision), calibration=None)
     tokenizer = require_tokenizer(weights)
     if to != "native":
         _check_expressible(weights, to)
@@ -81,6 +83,8 @@ def convert_model(
     with folder_in_one_step(out) as folder:
         if to == "native":
             note = _metadata(weights, to)
+            if weights.calibration is not None:
+                write_json(folder / CALIBRATION_FILE, weights.calibration)
             save_state(_contiguous(weights.state), weights.config, tokenizer, folder, weights.protocol, note)
         else:
             state = {name: tensor for name, tensor in weights.state.items() if name != MULTI_LABEL_SCALE}
@@ -132,6 +136,8 @@ def _rounded(weights: GroupViTWeights, precision: Half) -> dict[str, Tensor]:
 
 def _metadata(weights: GroupViTWeights, to: Target, tokenizer: Tokenizer | None = None) -> dict[str, str]:
     note: dict[str, Any] = {"model": weights.config.to_dict(), "protocol": weights.protocol}
+    if weights.calibration is not None:
+        note["calibration"] = weights.calibration
     if to == "hf" and MULTI_LABEL_SCALE in weights.state:
         note[MULTI_LABEL_SCALE] = float(weights.state[MULTI_LABEL_SCALE]).hex()
     if tokenizer is not None:

@@ -18,6 +18,7 @@ from mixreorg.interop.hub import locate
 from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, from_hf, from_original
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.models.folder import FORMAT, resolve_model_folder
+from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.text.tokenizer import CLIP_VOCAB_SIZE, Tokenizer
 
 Layout = Literal["native", "original", "transformers"]
@@ -56,6 +57,8 @@ class GroupViTWeights:
     """Found with the weights; None where there is none."""
     protocol: dict[str, Any] | None
     """Values of the evaluation protocol, where this package wrote the weights."""
+    calibration: dict[str, Any] | None
+    """Values of a calibration of these very weights, likewise."""
 
     @property
     def tokenizer_setting(self) -> str:
@@ -98,7 +101,13 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         described=description is not None or "model" in note,
         tokenizer=_find_tokenizer(file, layout, description is not None, note, config),
         protocol=described.get("protocol"),
+        calibration=_find_calibration(file.parent, note) if layout == "native" else note.get("calibration"),
     )
+
+
+def _find_calibration(folder: Path, note: Mapping[str, Any]) -> dict[str, Any] | None:
+    path = folder / CALIBRATION_FILE
+    return read_json(path) if path.is_file() else note.get("calibration")
 
 
 def _config(

@@ -43,7 +43,7 @@ def load_model(
     model = DualEncoder.for_weights(weights.config, require_tokenizer(weights))
     check_state(weights.state, model.state_dict(), str(weights.file))
     model.load_state_dict(weights.state)
-    model.inference_protocol = weights.protocol
+    model.inference_protocol, model.inference_calibration = weights.protocol, weights.calibration
     return move(model, device).eval()
 
 

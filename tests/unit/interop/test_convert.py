@@ -59,7 +59,7 @@ def named(folder: Path, layout: Target) -> Path:
 
 def assert_same(first: Path, second: Path) -> None:
     a, b = read_groupvit(first), read_groupvit(second)
-    assert (a.config, a.protocol) == (b.config, b.protocol)
+    assert (a.config, a.protocol, a.calibration) == (b.config, b.protocol, b.calibration)
     assert a.tokenizer is not None
     assert b.tokenizer is not None
     assert a.tokenizer.to_dict() == b.tokenizer.to_dict()
@@ -69,9 +69,17 @@ def assert_same(first: Path, second: Path) -> None:
         assert torch.equal(tensor, b.state[name]), name
 
 
+def test_a_calibration_goes_with_the_very_weights_it_was_made_for(plain_folder: Path, tmp_path: Path) -> None:
+    write_json(plain_folder / "calibration.json", {"any": "values"})
+    assert load_model(convert_model(plain_folder, tmp_path / "hf", "hf")).inference_calibration == {"any": "values"}
+    rounded = convert_model(plain_folder, tmp_path / "half", "native", precision="bf16")
+    assert load_model(rounded).inference_calibration is None
+
+
 @pytest.mark.parametrize("path", list(itertools.permutations(LAYOUTS)), ids="-".join)
 def test_round_trips_keep_everything(plain_folder: Path, tmp_path: Path, path: tuple[Target, ...]) -> None:
     source = plain_folder
+    write_json(plain_folder / "calibration.json", {"anything": "that a calibration may hold"})
     for layout in (*path, path[0]):
         out = named(tmp_path / f"after-{source.stem}", layout)
         assert convert_model(source, out, layout) == out
