@@ -136,6 +136,7 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
     """
     state = read_tensors(path)
     check_state(state, module.state_dict(), str(path))
+    # A copy: what was read is still tied to the file, and follows it where somebody writes into it.
     module.load_state_dict(state)
 
 
@@ -171,7 +172,7 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
         MixreorgError: naming the first tensor that holds NaN or an infinite value.
     """
     # One sum tells of any such value, in a fraction of the time that looking at each takes; it may overflow.
-    suspects = (name for name, tensor in state.items() if not tensor.sum(dtype=torch.float64).isfinite())
+    suspects = (name for name, tensor in state.items() if not tensor.sum().isfinite())
     for name in suspects:
         if not state[name].float().isfinite().all():
             raise MixreorgError(

@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import ftfy
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BackendTokenizer
 
@@ -250,7 +249,9 @@ class Tokenizer:
 def clean_text(text: str) -> str:
     """Clean a text as CLIP does: repair mojibake, HTML entities (twice), white space, lower case."""
     if not (text.isascii() and text.isprintable() and "&" not in text):
-        # Plain ASCII has nothing to repair, and it is most of every caption set.
+        # Plain ASCII has nothing to repair, and it is most of every caption set; the library is seldom loaded.
+        import ftfy
+
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
 
