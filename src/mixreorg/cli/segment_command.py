@@ -60,8 +60,8 @@ def segment(
     background: Annotated[
         str | None,
         typer.Option(
-            help="Threshold below which a pixel becomes background (0.95 is usual), or auto: the calibration's, else "
-            "one chosen on each photo. Default: the model's.",
+            help="Threshold below which a pixel becomes background (it depends on model and names: GroupViT takes 0.95 "
+            "on VOC), or auto: the calibration's, else one chosen on each photo. Default: the model's.",
             show_default=False,
         ),
     ] = None,

@@ -111,7 +111,7 @@ class MaskRequest:
             reason = f"highest mIoU on {self.calibration.describe()}"
             return BackgroundChoice("calibration", threshold, reason)
         threshold = otsu_threshold(best_scores.ravel(), pixels.ravel())
-        why = "nothing is calibrated"
+        why = "no calibration holds for this model and protocol"
         if self.calibration is not None:
             why = f"the calibration is for lists of about {self.calibration.num_classes} names"
         return BackgroundChoice("otsu", threshold, f"Otsu's threshold of this photo's scores; {why}")

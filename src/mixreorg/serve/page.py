@@ -21,11 +21,11 @@ _EXAMPLE_NAMES = (
     ("scene_2.jpg", "bus=bus|coach, cup, boat, house"),
     ("scene_3.jpg", "cow, dog, pig, horse"),
 )
-_USUAL_THRESHOLD = 0.5
+_FIRST_THRESHOLD = 0.5
 """Where the slider stands for models whose protocol has no threshold."""
 _INTRODUCTION = """# Any photo, any class names
 Every pixel gets one of the names you give. What the names leave out cannot be found, and a name of something that is
-not in the photo may still take pixels: the background threshold helps. Photos stay on this machine."""
+not in the photo may still take pixels: the background threshold helps. Photos stay on the server."""
 _CREDIT = (
     "The example scenes are made of pictures of OpenMoji, CC BY-SA 4.0. "
     '<a href="docs">HTTP API</a> · <a href="metrics">Figures</a>'
@@ -114,20 +114,20 @@ def _build_page(service: Service) -> "gradio.Blocks":
 
 
 def _threshold_inputs(service: Service) -> tuple["gradio.Slider", "gradio.Checkbox"]:
-    """The slider, and the box that leaves the choice to each photo."""
+    """The slider, and the box that leaves the choice to the calibration or the photo."""
     import gradio
 
     threshold = service.protocol.background_threshold
     background = gradio.Slider(
         0,
         1,
-        value=threshold or _USUAL_THRESHOLD,
+        value=threshold or _FIRST_THRESHOLD,
         step=0.01,
         label="Background threshold",
         info="A pixel whose best score is below it becomes background. 0: none does.",
         elem_id="background",
     )
-    label = "Choose the threshold on each photo instead"
+    label = "Choose the threshold automatically instead"
     return background, gradio.Checkbox(threshold is None, label=label, elem_id="automatic")
 
 

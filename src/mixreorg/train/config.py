@@ -17,7 +17,8 @@ Objective = Annotated[GroupViTConfig | MixReorgConfig, Field(discriminator="kind
 
 
 class OptimConfig(StrictConfig):
-    """AdamW with linear warm-up and cosine decay. The defaults are the published recipe at batch 4096."""
+    """AdamW with linear warm-up and cosine decay. The defaults are the published recipe at batch 4096,
+    with warm-up for 12 million pairs; recipes compute their own."""
 
     lr: float = Field(1.6e-3, gt=0)
     """Peak learning rate, as it is: scale it yourself (or choose a recipe) when the batch changes."""
