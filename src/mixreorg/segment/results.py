@@ -108,7 +108,7 @@ class Segmentation:
         return counts / self.label_map.size
 
     @property
-    def presence(self) -> npt.NDArray[np.bool_]:
+    def is_present(self) -> npt.NDArray[np.bool_]:
         """``[C]`` whether any pixel has the label."""
         return self.area_share > 0
 
@@ -136,7 +136,7 @@ class Segmentation:
         entries = [
             LegendEntry(name, self.colors[index], float(self.area_share[index]))
             for index, name in enumerate(self.class_names)
-            if self.presence[index]
+            if self.is_present[index]
         ]
         return add_legend(picture, entries, self.absent)
 
@@ -182,8 +182,8 @@ class Segmentation:
                     "color": hex_color(self.colors[index]),
                     "area_share": float(self.area_share[index]),
                     "score": float(self.scores[index]),
-                    "present": bool(self.presence[index]),
-                    "presence": self._presence_score(index),
+                    "present": bool(self.is_present[index]),
+                    "presence_score": self._presence_score(index),
                     "absent": name in self.absent,
                 }
                 for index, name in enumerate(self.class_names)
@@ -197,7 +197,7 @@ class Segmentation:
 
     def to_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Masks ``[H, W]`` of the classes that any pixel has, by name; the background is one of them."""
-        return {name: self.label_map == index for index, name in enumerate(self.class_names) if self.presence[index]}
+        return {name: self.label_map == index for index, name in enumerate(self.class_names) if self.is_present[index]}
 
     def to_detections(self) -> "supervision.Detections":
         """One detection per class present, without background, for ``supervision`` (the extra ``results``).
@@ -245,7 +245,7 @@ class Segmentation:
         """The classes present, without background, largest index last."""
         return [
             exchange.Region(index, self.class_names[index], float(self.scores[index]), self.label_map == index)
-            for index in np.flatnonzero(self.presence).tolist()
+            for index in np.flatnonzero(self.is_present).tolist()
             if not (self.has_background and index == 0)
         ]
 

@@ -16,7 +16,7 @@ from mixreorg.segment.results import Segmentation
 
 @dataclass(frozen=True)
 class Groups:
-    """Segments of the last stage over a whole photo, and what each of them is closest to."""
+    """Segments of the second grouping block over a whole photo, and what each of them is closest to."""
 
     segment_map: npt.NDArray[np.integer]
     """``[H, W]`` segment of each pixel."""

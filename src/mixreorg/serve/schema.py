@@ -42,7 +42,7 @@ class ClassAnswer(BaseModel):
     area_share: float = Field(description="Share of the photo's pixels, 0 to 1.")
     score: float = Field(description="Best score that any pixel gives the class, 0 to 1.")
     present: bool = Field(description="Whether any pixel has the class.")
-    presence: float | None = Field(description="Presence score, 0 to 1; null for the background.")
+    presence_score: float | None = Field(description="Presence score, 0 to 1; null for the background.")
     absent: bool = Field(description="Whether the class was found absent from the photo, and so got no pixel.")
 
 

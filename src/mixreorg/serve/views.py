@@ -38,19 +38,19 @@ def as_views(segmented: SegmentedPhoto) -> tuple[str, str]:
 
 
 def classes_view(segmented: SegmentedPhoto) -> str:
-    """Overlay with a legend of the classes, those that are absent named below it, and the downloads."""
+    """Overlay with a legend of the classes, those without pixels named below it, and the downloads."""
     photo, result = _shown_photo(segmented.photo), segmented.segmentation
     labels = _resize_labels(result.label_map, photo.size)
     overlay = draw_overlay(
         photo, labels, result.colors, clear_index=0 if result.has_background else None, max_side=_MAX_SIDE
     )
-    absent = [name for index, name in enumerate(result.class_names) if not result.presence[index]]
-    note = f"No pixel: {', '.join(map(escape, absent))}." if absent else ""
+    without_pixels = [name for index, name in enumerate(result.class_names) if not result.is_present[index]]
+    note = f"No pixel: {', '.join(map(escape, without_pixels))}." if without_pixels else ""
     return _figure(overlay, labels, _class_lines(result), note) + _downloads(segmented)
 
 
 def groups_view(photo: Image.Image, groups: Groups) -> str:
-    """The segments of the last stage, each with the class that is closest to it."""
+    """The segments of the second grouping block, each with the class that is closest to it."""
     shown = _shown_photo(photo)
     segments = _resize_labels(groups.segment_map, shown.size)
     shares = np.bincount(groups.segment_map.reshape(-1), minlength=len(groups.scores)) / groups.segment_map.size
@@ -70,7 +70,7 @@ def _class_lines(result: Segmentation) -> list[LegendLine]:
             index, name, hex_color(result.colors[index]), float(result.area_share[index]), _detail(result, index)
         )
         for index, name in enumerate(result.class_names)
-        if result.presence[index]
+        if result.is_present[index]
     ]
     return lines
 

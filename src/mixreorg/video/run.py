@@ -81,7 +81,7 @@ class VideoTotals:
             "num_frames": self.num_frames,
             "seconds": self.seconds,
             "interrupted": self.interrupted,
-            "changed_pixels": self.changed / pairs,
+            "changed_share": self.changed / pairs,
             "classes": [
                 {"name": name, "index": index, "color": hex_color(color), "area_share": share / self.num_frames}
                 for index, (name, color, share) in enumerate(

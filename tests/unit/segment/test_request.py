@@ -96,7 +96,7 @@ def test_negatives_are_folded_into_background_and_counted() -> None:
     values = result.to_dict("photo")
     assert values["negatives"] == [{"name": "sky", "pixels": 2}, {"name": "wall", "pixels": 3}]
     assert values["background"]["rule"] == "names"
-    assert [item["presence"] for item in values["classes"]] == [None, 0.5, 0.5, 0.5]
+    assert [item["presence_score"] for item in values["classes"]] == [None, 0.5, 0.5, 0.5]
 
 
 def test_the_protocol_of_a_result_has_the_threshold_given_by_hand() -> None:

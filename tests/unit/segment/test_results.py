@@ -22,7 +22,7 @@ def test_shares_presence_and_size():
     segmentation = _segmentation()
     assert segmentation.size == (8, 4)
     assert segmentation.area_share.tolist() == [0.75, 0.25, 0.0]
-    assert segmentation.presence.tolist() == [True, True, False]
+    assert segmentation.is_present.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(1, np.uint8), (256, np.uint8), (257, np.uint16), (70_000, np.uint32)])
@@ -109,7 +109,7 @@ def test_saved_files_read_back(tmp_path):
                 "area_share": 0.75,
                 "score": 1.0,
                 "present": True,
-                "presence": None,
+                "presence_score": None,
                 "absent": False,
             },
             {
@@ -119,7 +119,7 @@ def test_saved_files_read_back(tmp_path):
                 "area_share": 0.25,
                 "score": 0.5,
                 "present": True,
-                "presence": None,
+                "presence_score": None,
                 "absent": False,
             },
             {
@@ -129,7 +129,7 @@ def test_saved_files_read_back(tmp_path):
                 "area_share": 0.0,
                 "score": 0.0,
                 "present": False,
-                "presence": None,
+                "presence_score": None,
                 "absent": False,
             },
         ],

@@ -62,7 +62,7 @@ def test_json_is_the_segmenters_result(client: TestClient, model_folder: Path) -
     np.testing.assert_array_equal(np.asarray(image), expected.label_map)
     values = expected.to_dict("a.png")
     for item, expected_item in zip(answer["classes"], values["classes"], strict=True):
-        for name in ("score", "presence"):
+        for name in ("score", "presence_score"):
             assert item.pop(name) == pytest.approx(expected_item.pop(name), rel=1e-5)
     assert answer == values
 

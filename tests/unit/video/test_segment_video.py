@@ -36,7 +36,7 @@ def test_overlay_counts_and_label_maps(clip: Path, tmp_path: Path) -> None:
     assert (totals.num_frames, totals.size, totals.interrupted) == (10, (64, 48), False)
     content = json.loads((tmp_path / "out" / "clip.json").read_text())
     assert [item["area_share"] for item in content["classes"]] == pytest.approx([0.5, 0.5])
-    assert content["changed_pixels"] == pytest.approx(1 / 9)
+    assert content["changed_share"] == pytest.approx(1 / 9)
     assert content["made_by"] == {"model": "m"}
     drawn = read_back(tmp_path / "out" / "clip_overlay.mp4")
     assert [seconds for seconds, _ in drawn] == pytest.approx([number / 10 for number in range(10)], abs=0.002)
