@@ -1,14 +1,21 @@
 """What decides the results of a photo, so that a later run knows which it need not make again."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixreorg.errors import MixreorgError
 from mixreorg.export.runtime import IMAGE, TEXT, TOKENIZER, ExportedSegmenter, find_export
+from mixreorg.text.class_list import ClassName
 
 if TYPE_CHECKING:
     from mixreorg.segment.segmenter import Segmenter
+
+
+def listed(names: Sequence[ClassName]) -> list[list[str]]:
+    """Class names as plain values: the name, then its phrases."""
+    return [[item.name, *item.phrases] for item in names]
 
 
 def model_identity(segmenter: "Segmenter | ExportedSegmenter", source: str) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mixreorg.batch.run import BatchJob
     from mixreorg.batch.summary import PhotoRow
     from mixreorg.segment.request import MaskRequest
-    from mixreorg.text.class_list import ClassName
 
 _NEEDS_CLASSES = "this model has no classes of its own; name some, for example --classes 'dog, cat=cat|kitten, grass'"
 _PLAIN = (bool, int, float, str, NoneType)
@@ -159,11 +158,8 @@ def segment(
 def _made_by(segmenter: Any, model: str, request: "MaskRequest", settings: dict[str, Any]) -> dict[str, Any]:
     """Plain values that decide the results: whichever options the command has, and what they stand for."""
     import mixreorg
-    from mixreorg.batch.identity import model_identity
+    from mixreorg.batch.identity import listed, model_identity
     from mixreorg.segment.protocol import hash_values
-
-    def listed(names: "Sequence[ClassName]") -> list[list[str]]:
-        return [[item.name, *item.phrases] for item in names]
 
     return {
         "mixreorg": mixreorg.__version__,

@@ -44,6 +44,8 @@ def video(
 
     from rich.console import Console
 
+    import mixreorg
+    from mixreorg.batch.identity import listed, model_identity
     from mixreorg.data.progress import progress_bars
     from mixreorg.export.runtime import find_export
     from mixreorg.interop.loading import load_model
@@ -66,7 +68,13 @@ def video(
         segmenter.protocol = Protocol.from_dict({**segmenter.protocol.to_dict(), **chosen}, source="video options")
         labeller = FrameLabeller(segmenter, class_names, weight)
         job = VideoJob(labeller, out, stem, every, max_frames, labels)
-        made_by = {"model": model, "protocol": segmenter.protocol.hash(), "smoothing": weight, "every": every}
+        made_by = {
+            "mixreorg": mixreorg.__version__,
+            "model": model_identity(segmenter, model),
+            "classes": listed(class_names),
+            "protocol": segmenter.protocol.hash(),
+            "options": {"smoothing": weight, "every": every},
+        }
         total = None if reader.num_frames is None else -(-reader.num_frames // every)
         total = max_frames if total is None or (max_frames or total) < total else total
         with progress_bars(Console(stderr=True), decimals=1) as progress:

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from mixreorg.cli import main
 from mixreorg.cli.video_command import video
 from mixreorg.errors import MixreorgError
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import save_model
+from mixreorg.models.folder import load_model_folder, save_model
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.results import Segmentation
 from mixreorg.video.container import VideoReader
@@ -107,7 +108,12 @@ def test_the_command(clip: Path, model: Path, tmp_path: Path) -> None:
     assert "4 frames, 0.9 s" in result.stdout
     content = json.loads((tmp_path / "out" / "clip.json").read_text())
     assert [item["name"] for item in content["classes"]] == ["background", "dog", "cat"]
-    assert content["made_by"]["smoothing"] == 0.7
+    made_by = content["made_by"]
+    assert (made_by["classes"], made_by["options"]) == (
+        [["dog", "dog"], ["cat", "cat"]],
+        {"smoothing": 0.7, "every": 3},
+    )
+    assert made_by["model"] == model_digest(load_model_folder(model))
     assert len(read_back(tmp_path / "out" / "clip_overlay.mp4")) == 4
 
 
