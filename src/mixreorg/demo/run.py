@@ -47,7 +47,7 @@ class DemoSize:
     evaluate_every: int
 
 
-FULL = DemoSize(num_train=80_000, num_val=500, num_test=1_000, steps=3_200, evaluate_every=400)
+FULL = DemoSize(num_train=80_000, num_val=500, num_test=1_000, steps=2_560, evaluate_every=200)
 FAST = DemoSize(num_train=4_000, num_val=60, num_test=100, steps=150, evaluate_every=75)
 
 
