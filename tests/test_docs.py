@@ -147,7 +147,7 @@ def cluster(tmp_path: Path) -> Cluster:
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_job_that_ends_by_itself_does_not_come_back(cluster: Cluster, code: int) -> None:
     job = cluster.start(f"exit {code}")
-    _, errors = job.communicate(timeout=30)
+    _, errors = job.communicate(timeout=120)
     assert (job.returncode, cluster.requeued, errors) == (code, False, "")
     arguments = (cluster.folder / "arguments").read_text().strip()
     assert arguments.endswith(
@@ -159,11 +159,11 @@ def test_a_job_that_ends_by_itself_does_not_come_back(cluster: Cluster, code: in
 def test_a_job_whose_time_is_up_saves_and_comes_back(cluster: Cluster) -> None:
     # As torchrun does it: the processes save, and their 143 becomes 1.
     job = cluster.start("trap 'sleep 0.3; touch saved; exit 1' TERM; touch ready; while true; do sleep 0.05; done")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (cluster.folder / "ready").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=30)
+    job.communicate(timeout=120)
     assert job.returncode == 143
     assert (cluster.folder / "requeued").read_text() == "requeue 7 saved\n"

@@ -105,12 +105,12 @@ def test_an_interrupt_keeps_the_finished_indexes(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*.index")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("*.index")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     # As a terminal does: to every process of the group.
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"finished shards keep their indexes" in errors
     assert b"Traceback" not in errors

@@ -150,7 +150,7 @@ def test_processes_share_a_cache_under_pressure(tmp_path: Path) -> None:
     processes = [context.Process(target=read_under_pressure, args=(tmp_path, number, results)) for number in range(2)]
     for process in processes:
         process.start()
-    outcomes = [results.get(timeout=30) for _ in processes]
+    outcomes = [results.get(timeout=180) for _ in processes]
     for process in processes:
         process.join(10)
         assert process.exitcode == 0

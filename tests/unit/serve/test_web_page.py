@@ -30,7 +30,7 @@ from mixreorg.serve.run import stay_here
 from serve_kit import image_file
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-WAIT = 60
+WAIT = 180
 # Every process of the server runs this first: it notes whoever leaves the machine.
 WATCH = """
 import os, sys

@@ -280,7 +280,7 @@ def _wandb(run: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**kept, "HOME": str(run), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
