@@ -72,7 +72,7 @@ def test_every_command_takes_the_name(
     run("segment", photo, "--model", NAME, "--classes", "dog, cat", "--out", tmp_path / "masks")
     assert (tmp_path / "masks" / "photo_labels.png").is_file()
     voc = write_voc(tmp_path / "voc")
-    run("eval", NAME, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--threshold", 0.5)
+    run("eval", NAME, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--background", 0.5)
     report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
     assert report["model"]["name"] == NAME
     run("convert", NAME, tmp_path / "hf", "--to", "hf")

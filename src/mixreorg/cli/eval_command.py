@@ -34,7 +34,7 @@ def evaluate(
         str, typer.Option(help="groupvit, segclip, tcl, sclip, scenes; model: the model's own; or a .json file.")
     ] = "groupvit",
     split: Annotated[str, typer.Option(help="Split to evaluate.")] = "val",
-    threshold: Annotated[
+    background: Annotated[
         float | None, typer.Option(help="Background threshold. Default: the published one.", min=0, max=1)
     ] = None,
     calibrate_on: Annotated[
@@ -68,7 +68,7 @@ def evaluate(
         out=out,
         protocol=protocol,
         split=split,
-        threshold=threshold,
+        threshold=background,
         calibrate_on=calibrate_on,
         classes=classes,
         max_images=max_images,

@@ -1,6 +1,5 @@
 """What the demonstration shows: mixed patches with their masks, and segmented scenes."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,9 +90,7 @@ def mixing_groups(objective: MixReorgObjective, pairs: Sequence[Pair], seed: int
     """
     if not pairs:
         raise MixreorgError("the mixing gallery needs images with captions, and none were given")
-    # Every image of a group is shown, also where training makes fewer mixed ones.
-    objective = copy.copy(objective.eval())
-    objective.config = objective.config.updated(mixed_per_group=None)
+    objective = objective.eval().with_every_mixed_image()
     model = objective.model
     device = model.logit_scale.device
     pixels = torch.stack([_training_pixels(pair.image, model) for pair in pairs])

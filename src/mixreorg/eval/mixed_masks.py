@@ -44,14 +44,15 @@ def held_out_pairs(voc: Path, split: str, count: int) -> list[Pair]:
 def mixed_mask_accuracy_on(objective: MixReorgObjective, pairs: list[Pair], *, groups: int = 16) -> float:
     """Share of mixed patches whose source is found among the texts of their group, 0 to 1; 1 / K is chance.
 
-    Consecutive pairs are mixed, the last group may be smaller. The order of patches is keyed by the pair's index, so
-    every model is asked the same questions.
+    Consecutive pairs are mixed, the last group may be smaller; every mixed image of a group counts. The order of
+    patches is keyed by the pair's index, so every model is asked the same questions.
 
     Args:
         objective: in evaluation mode; any model with a tokenizer can be inside, however it was trained.
         pairs: pictures of the model's size with captions.
         groups: mixing groups that are encoded together.
     """
+    objective = objective.with_every_mixed_image()
     model = objective.model
     if model.tokenizer is None or not pairs:
         raise ValueError("needs a model with its tokenizer and at least one pair")

@@ -208,7 +208,7 @@ def _threshold(
     published = rule.background_threshold if rule.background_threshold is not None else protocol.background_threshold
     if published is None:
         raise MixreorgError(
-            f"the protocol {protocol.name!r} has no background threshold for {split.name}; give one with --threshold, "
+            f"the protocol {protocol.name!r} has no background threshold for {split.name}; give one with --background, "
             "or choose one on another split with --calibrate-on"
         )
     return "published", published, None

@@ -4,6 +4,7 @@ Source: Cai et al., ICCV 2023, arXiv 2308.04829. The paper gives the three stage
 of mixing, combination and losses are this package's choices, each an option of ``MixReorgConfig``.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -183,6 +184,12 @@ class MixReorgObjective(Objective):
             total = total + self.config.restored.at(step) * loss
             terms["restored"] = loss.detach()
         return LossTerms(total, terms, diagnostics)
+
+    def with_every_mixed_image(self) -> "MixReorgObjective":
+        """The same modules, making every mixed image of a group: to measure and to look at."""
+        other = copy.copy(self)
+        other.config = self.config.updated(mixed_per_group=None)
+        return other
 
     def branches(
         self, images: Tensor, keys: Tensor, *, with_restored: bool

@@ -57,7 +57,7 @@ def run(*arguments: str | Path) -> str:
 
 def test_the_report_says_what_was_measured(tmp_path: Path, model: Path, voc: Path, tiny_model: DualEncoder) -> None:
     out = tmp_path / "out"
-    run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--threshold", 0.15, "--out", out)
+    run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--background", 0.15, "--out", out)
     facts = json.loads((out / "report.json").read_text())
     split = open_voc_split(voc, "val")
     expected = Confusion(4)
@@ -95,7 +95,7 @@ def test_the_report_says_what_was_measured(tmp_path: Path, model: Path, voc: Pat
 def test_the_threshold_is_chosen_on_another_split(tmp_path: Path, model: Path, voc: Path) -> None:
     common = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model")
     run(*common, "--calibrate-on", "train", "--out", tmp_path / "val")
-    run(*common, "--threshold", 0.5, "--split", "train", "--out", tmp_path / "train")
+    run(*common, "--background", 0.5, "--split", "train", "--out", tmp_path / "train")
     facts, train = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("val", "train"))
     best = max(train["threshold_curve"], key=lambda point: point[1])
     assert facts["protocol"]["threshold"] == best[0]
@@ -126,7 +126,7 @@ def test_no_benchmark_is_an_error(model: Path, voc: Path, check: tuple[str, ...]
 def test_check_reads_every_mask(tmp_path: Path, model: Path) -> None:
     voc = write_voc(tmp_path / "many", count=203)  # more than the sample of a plain check
     arguments = [str(item) for item in (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model",
-                 "--threshold", 0.5, "--check")]  # fmt: skip
+                 "--background", 0.5, "--check")]  # fmt: skip
     for stem in ("val67", "val202"):
         path = voc / "SegmentationClass" / f"{stem}.png"
         good = path.read_bytes()
@@ -139,7 +139,7 @@ def test_check_reads_every_mask(tmp_path: Path, model: Path) -> None:
 
 
 def test_check_looks_at_everything_and_writes_nothing(tmp_path: Path, model: Path, voc: Path) -> None:
-    arguments = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--threshold", 0.5,
+    arguments = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--background", 0.5,
                  "--out", tmp_path / "out", "--check")  # fmt: skip
     assert "as it should be" in run(*arguments)
     assert not (tmp_path / "out").exists()
@@ -153,7 +153,7 @@ def test_an_interrupted_command_goes_on(
     tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [str(item) for item in (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model",
-                 "--threshold", 0.5, "--out", tmp_path / "out")]  # fmt: skip
+                 "--background", 0.5, "--out", tmp_path / "out")]  # fmt: skip
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -179,7 +179,7 @@ def test_a_used_folder_is_refused_before_the_first_benchmark(tmp_path: Path, mod
     for name in ("job.json", "part-00000.npz"):
         (used / name).write_text("{}")
     with pytest.raises(MixreorgError, match=r"ade_folder/parts/evaluation holds an evaluation already"):
-        run(model, "--benchmark", "voc_folder,ade_folder", "--data", voc, "--protocol", "model", "--threshold", 0.5,
+        run(model, "--benchmark", "voc_folder,ade_folder", "--data", voc, "--protocol", "model", "--background", 0.5,
             "--out", tmp_path / "out")  # fmt: skip
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ade_folder"]
 
@@ -188,7 +188,7 @@ def test_any_function_can_be_evaluated(tmp_path: Path, voc: Path) -> None:
     adapter = tmp_path / "adapter.py"
     adapter.write_text(ADAPTER)
     out = tmp_path / "out"
-    common = ("--benchmark", "voc_folder", "--data", voc, "--threshold", 0.5)
+    common = ("--benchmark", "voc_folder", "--data", voc, "--background", 0.5)
     run(f"{adapter}:load", *common, "--out", out)
     facts = json.loads((out / "report.json").read_text())
     split, expected = open_voc_split(voc, "val"), Confusion(4)
@@ -298,7 +298,7 @@ def test_groupvit_weights_of_others_are_measured_like_our_own(
     sources = {"native": tmp_path / "native", "hf": tmp_path / "hf", "original": tmp_path / "original.pth"}
     convert_model(sources["native"], sources["hf"], "hf")
     convert_model(sources["native"], sources["original"], "original")
-    options = ("--benchmark", "voc_folder", "--data", voc, "--protocol", "scenes", "--threshold", 0.3)
+    options = ("--benchmark", "voc_folder", "--data", voc, "--protocol", "scenes", "--background", 0.3)
     reports = {}
     for name, source in sources.items():
         run(source, *options, "--out", tmp_path / f"out_{name}")

@@ -10,6 +10,7 @@ from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.groupvit import project_texts
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.randomness import sample_keys
 
 CAPTIONS = ["a red dog", "a green cat", "a blue car", "a grey tree", "two birds", "one fish", "a cow", "a pig"]
@@ -40,6 +41,14 @@ def test_the_accuracy_is_the_objectives_own_however_it_is_cut(objective, pairs):
     assert 0 < expected < 1
     for groups in (1, 3, 16):
         assert mixed_mask_accuracy_on(objective, pairs, groups=groups) == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_mixed_image_counts_also_where_training_makes_one_of_a_group(objective, pairs):
+    expected = mixed_mask_accuracy_on(objective, pairs)
+    config = objective.config.updated(mixed_per_group=1, restored=WeightSchedule(weight=0.0))
+    one = MixReorgObjective(objective.model, config).eval()
+    assert mixed_mask_accuracy_on(one, pairs) == expected
+    assert one.config.mixed_per_group == 1
 
 
 def test_captioned_scenes_are_read_in_order_and_absent_captions_are_no_error(tmp_path):

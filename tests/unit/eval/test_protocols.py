@@ -128,7 +128,7 @@ def test_thresholds_are_never_chosen_on_the_evaluated_split() -> None:
         resolve_protocol(groupvit, "voc21", split, calibrate_on="val")
     with pytest.raises(MixreorgError, match="either given or calibrated"):
         resolve_protocol(groupvit, "voc21", split, threshold=0.5, calibrate_on="train")
-    with pytest.raises(MixreorgError, match="has no background threshold for voc21/val; give one with --threshold"):
+    with pytest.raises(MixreorgError, match="has no background threshold for voc21/val; give one with --background"):
         resolve_protocol(PROTOCOLS["scenes"], "voc21", split)
     plain = replace(split, name="ade150/val", has_background=False)
     with pytest.raises(MixreorgError, match="ade150/val has no background"):
