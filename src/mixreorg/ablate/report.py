@@ -57,7 +57,9 @@ def to_markdown(results: AblationResults, charts: Sequence[str] = ()) -> str:
 _HOW_TO_READ = (
     "± is the standard deviation over seeds. Differences are paired by seed, with the 95 % interval of Student's t "
     "over the seeds; an interval that holds 0 shows no difference. Values are those of the best checkpoint unless a "
-    "column says otherwise. Training time counts the steps alone: no start-up, evaluation or checkpoint."
+    "column says otherwise. Foreground mIoU, boundary IoU and the oracles are without background: every pixel takes a "
+    "name, where the true names are given one of those in the picture. Training time counts the steps alone: no "
+    "start-up, evaluation or checkpoint."
 )
 
 
@@ -68,8 +70,8 @@ def _facts(results: AblationResults) -> list[str]:
     sentences = [f"{len(finished)} of {expected} runs are finished."]
     machines = {machine: None for run in finished for machine in run.machines}
     sentences += [
-        f"Trained on {machine.cpu} ({machine.cores} cores, {machine.threads} per run, {machine.cpu_capability}), "
-        f"device {machine.device}."
+        f"Trained on {machine.cpu} ({machine.cores} cores, threads per run: {machine.threads}, "
+        f"{machine.cpu_capability}), device {machine.device}."
         for machine in machines
     ]
     codes = {(run.code.commit, run.code.dirty): None for run in finished}

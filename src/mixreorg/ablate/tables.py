@@ -12,8 +12,10 @@ NONE = "–"
 _NAMES = {
     "foreground_miou": "foreground mIoU",
     "background_miou": "mIoU with background",
-    "present_miou": "mIoU of present classes",
+    "present_miou": "true names given",
     "boundary_iou": "boundary IoU",
+    "naming_oracle_miou": "naming oracle",
+    "grouping_oracle_miou": "grouping oracle",
 }
 # Facts about a measurement rather than merits of a model, and metrics that only the result file and the CSV hold.
 _NOT_SHOWN = (
