@@ -15,7 +15,7 @@ from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.hf_folder import inexpressible, write_hf_companions
 from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, to_hf, to_original
 from mixreorg.interop.loading import load_model, require_tokenizer
-from mixreorg.interop.model_card import PICTURE, CardFacts, CardModel, write_card
+from mixreorg.interop.model_card import CARD, PICTURE, CardFacts, CardModel, write_card
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import check_state, save_state, save_tensors
 from mixreorg.segment.calibration import CALIBRATION_FILE
@@ -29,6 +29,12 @@ Half = Literal["fp16", "bf16"]
 """``fp16`` keeps 11 significant bits, ``bf16`` 8 and the range of float32."""
 _HALVES: dict[Half, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _SUFFIXES = (".pth", ".pt")
+_WRITTEN = (
+    *("config.json", "model.safetensors", CALIBRATION_FILE, "preprocessor_config.json"),
+    *("tokenizer.json", "merges.txt", "vocab.json", "special_tokens_map.json", "tokenizer_config.json"),
+    *(CARD, PICTURE),
+)
+"""Files of a converted folder."""
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -108,9 +114,13 @@ def _check_destination(out: Path, to: Target, overwrite: bool) -> None:
         return
     if not overwrite:
         raise MixreorgError(f"{out} is not empty; name another folder, or add --overwrite to replace it")
-    if not (out / "config.json").is_file() or (out / "checkpoints").exists() or (out / "card.json").exists():
-        # A wrong path must not cost somebody else's files, nor a run its checkpoints.
-        raise MixreorgError(f"{out} was not written by this command, so it is not replaced; name another folder")
+    # A wrong path must not cost somebody else's files, a clone its history or a run its checkpoints.
+    foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in _WRITTEN or not entry.is_file())
+    if foreign or not (out / "config.json").is_file():
+        reason = f"it holds {foreign[0]}" if foreign else "it has no config.json"
+        raise MixreorgError(
+            f"{out} was not written by this command ({reason}), so it is not replaced; name another folder"
+        )
 
 
 def _check_expressible(weights: GroupViTWeights, to: Literal["hf", "original"]) -> None:

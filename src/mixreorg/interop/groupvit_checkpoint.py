@@ -101,7 +101,8 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         described=description is not None or "model" in note,
         tokenizer=_find_tokenizer(file, layout, description is not None, note, config),
         protocol=described.get("protocol"),
-        calibration=_find_calibration(file.parent, note) if layout == "native" else note.get("calibration"),
+        # A .pth may lie among others, so that a file beside it says nothing about it.
+        calibration=note.get("calibration") if layout == "original" else _find_calibration(file.parent, note),
     )
 
 

@@ -9,6 +9,7 @@ from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.models.folder import FORMAT
+from mixreorg.segment.calibration import CALIBRATION_FILE
 
 ALIASES = {
     "groupvit-gcc-yfcc": "nvidia/groupvit-gcc-yfcc",
@@ -18,7 +19,7 @@ ALIASES = {
 
 _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_TOKENIZER = ("tokenizer.json", "merges.txt", "vocab.json")
+_OPTIONAL = ("tokenizer.json", "merges.txt", "vocab.json", CALIBRATION_FILE)
 _PATIENCE = 5.0
 """Seconds to wait for the hub's first answer."""
 _Result = TypeVar("_Result")
@@ -106,7 +107,7 @@ def _fetch(repo: str, revision: str | None, source: str) -> Path:
             get(_WEIGHTS[0], commit)
         except missing:
             get(_WEIGHTS[1], commit)
-        for file in _TOKENIZER:
+        for file in _OPTIONAL:
             try:
                 get(file, commit)
             except missing:

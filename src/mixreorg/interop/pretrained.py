@@ -13,7 +13,7 @@ from mixreorg.interop.hub import push_to_hub
 from mixreorg.interop.loading import load_model
 from mixreorg.interop.model_card import CardFacts
 from mixreorg.models.folder import save_model
-from mixreorg.segment.calibration import Calibration
+from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 
@@ -53,7 +53,7 @@ class PretrainedSegmenter(Segmenter):
         return cls(load_model(source, device), protocol, window_batch, calibration)
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None, overwrite: bool = False) -> Path:
-        """Write the model with its protocol and a model card.
+        """Write the model with its protocol, the calibration that holds for both, and a model card.
 
         The folder is one of ``transformers``, or one of this package where ``transformers`` does not have the
         architecture.
@@ -73,6 +73,9 @@ class PretrainedSegmenter(Segmenter):
         with TemporaryDirectory() as temporary:
             native = Path(temporary) / "model"
             save_model(self.model, native, self.protocol.to_dict())
+            calibration = self.calibration_source.of(self.protocol)
+            if calibration is not None:
+                calibration.save(native / CALIBRATION_FILE)
             return convert_model(native, folder, layout, facts=facts, overwrite=overwrite)
 
     def push_to_hub(

@@ -71,7 +71,10 @@ def assert_same(first: Path, second: Path) -> None:
 
 def test_a_calibration_goes_with_the_very_weights_it_was_made_for(plain_folder: Path, tmp_path: Path) -> None:
     write_json(plain_folder / "calibration.json", {"any": "values"})
-    assert load_model(convert_model(plain_folder, tmp_path / "hf", "hf")).inference_calibration == {"any": "values"}
+    hf = convert_model(plain_folder, tmp_path / "hf", "hf")
+    assert load_model(hf).inference_calibration == {"any": "values"}
+    write_json(hf / "calibration.json", {"newer": "values"})
+    assert load_model(hf).inference_calibration == {"newer": "values"}
     rounded = convert_model(plain_folder, tmp_path / "half", "native", precision="bf16")
     assert load_model(rounded).inference_calibration is None
 
@@ -213,8 +216,12 @@ def test_destinations_in_use(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "merges.txt").is_file()
     assert_same(folder, tmp_path / "out")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(MixreorgError, match="was not written by this command"):
+    with pytest.raises(MixreorgError, match=r"was not written by this command \(it holds checkpoints\)"):
         convert_model(folder, tmp_path / "run", "hf", overwrite=True)
+    (tmp_path / "out" / ".git").mkdir()
+    with pytest.raises(MixreorgError, match=r"was not written by this command \(it holds \.git\)"):
+        convert_model(folder, tmp_path / "out", "hf", overwrite=True)
+    assert (tmp_path / "out" / ".git").is_dir()
     with pytest.raises(MixreorgError, match=r"name a file that ends in \.pth"):
         convert_model(folder, tmp_path / "folder", "original")
     with pytest.raises(MixreorgError, match="there is no layout 'onnx'"):

@@ -97,6 +97,7 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
         put(hub, ALIASES["groupvit-gcc-yfcc"], hf)
         hub.files[known["groupvit"]]["tf_model.h5"] = b"not asked for"
         put(hub, "me/native", home / "native")
+        hub.files["me/native"]["calibration.json"] = b'{"any": "values"}'
         hub.files["me/clip"] = {"config.json": b'{"model_type": "clip"}'}
         hub.files["me/half"] = {"config.json": b'{"model_type": "groupvit"}'}
         push = f"push_to_hub({str(hf)!r}, 'me/tiny', private=True)"
@@ -108,6 +109,7 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
                 "nobody": "load_model('nobody/nothing')",
                 "revision": "load_model('me/native@v9')",
                 "commit": f"load_model('me/native@{hub.commit('me/native')}').config.embed_dim",
+                "calibration": "load_model('me/native').inference_calibration",
                 "clip": "load_model('me/clip')",
                 "half": "load_model('me/half')",
                 "push": push,
@@ -162,6 +164,10 @@ def test_names_and_revisions(session: Session) -> None:
     assert closed in session.online["nobody"]
     assert "it has no such revision" in session.online["revision"]
     assert session.online["commit"] == "16"
+
+
+def test_a_calibration_comes_with_the_model(session: Session) -> None:
+    assert session.online["calibration"] == "{'any': 'values'}"
 
 
 def test_repositories_of_other_things(session: Session) -> None:

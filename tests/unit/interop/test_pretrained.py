@@ -33,3 +33,12 @@ def test_saved_and_loaded(
     with pytest.raises(MixreorgError, match="is not empty"):
         segmenter.save_pretrained(out)
     assert again.save_pretrained(out, overwrite=True) == out
+
+
+def test_the_calibration_that_holds_is_saved(tmp_path: Path) -> None:
+    segmenter = PretrainedSegmenter.from_pretrained("scenes-tiny")
+    again = PretrainedSegmenter.from_pretrained(segmenter.save_pretrained(tmp_path / "same"))
+    assert again.model.inference_calibration == segmenter.model.inference_calibration is not None
+    segmenter.protocol = segmenter.protocol.updated(short_side=96)
+    other = PretrainedSegmenter.from_pretrained(segmenter.save_pretrained(tmp_path / "other"))
+    assert other.model.inference_calibration is None
