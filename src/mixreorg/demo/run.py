@@ -80,10 +80,12 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
     tokenizer = out / "tokenizer.json"
     ensure_tokenizer(tokenizer, scenes, console, vocab_size=VOCAB_SIZE, context_length=CONTEXT_LENGTH)
     config = _train_config(out, scenes, size)
-    _train(config, out, processes, console)
-    console.print("evaluating on test scenes")
-    report, gallery = _evaluate(config, out, scenes)
-    seconds = _add_seconds(out / "seconds.json", time.perf_counter() - start)
+    try:
+        _train(config, out, processes, console)
+        console.print("evaluating on test scenes")
+        report, gallery = _evaluate(config, out, scenes)
+    finally:
+        seconds = _add_seconds(out / "seconds.json", time.perf_counter() - start)
     page = _write(out, report, gallery, seconds)
     console.print(
         f"{seconds:.0f} s: foreground mIoU {report['foreground_miou']:.1f} "
