@@ -9,11 +9,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
 from mixreorg.data.problems import UnusableSampleError
 from mixreorg.data.shards import IMAGE_FORMATS
-from mixreorg.models.rgb import to_rgb, upright
+from mixreorg.models.rgb import orientation_of, to_rgb, upright
 
 _REDUCTIONS = (8, 4, 2)
 
@@ -72,7 +72,7 @@ def decode_crop(data: bytes, crop: Crop) -> tuple[Pixels, Box]:
     """
     with _opened(data) as image:
         width, height = image.size
-        full_size = (height, width) if _orientation(image) >= 5 else (width, height)
+        full_size = (height, width) if orientation_of(image) >= 5 else (width, height)
         left, top, right, bottom = crop.box(*full_size)
         _reduce(image, min(right - left, bottom - top) / crop.side)
         pixels = _decode_quickly(data, image)
@@ -116,7 +116,7 @@ def _decode_quickly(data: bytes, image: Image.Image) -> Pixels | None:
     Both are built on libjpeg-turbo, whose decoder gives the same bits everywhere. Damage is for Pillow to judge.
     """
     decode = _simplejpeg_decoder()
-    if decode is None or image.format != "JPEG" or image.mode not in ("L", "RGB") or _orientation(image) != 1:
+    if decode is None or image.format != "JPEG" or image.mode not in ("L", "RGB") or orientation_of(image) != 1:
         return None
     try:
         pixels = decode(
@@ -140,15 +140,6 @@ def _simplejpeg_decoder() -> Callable[..., Pixels] | None:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     # Both conversions copy the picture even where they have nothing to do.
-    if _orientation(image) != 1:
+    if orientation_of(image) != 1:
         image = upright(image)
     return image if image.mode == "RGB" and not image.has_transparency_data else to_rgb(image)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 for unreadable EXIF data."""
-    try:
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF data raises errors of many types, and says nothing about the pixels
-        return 1
-    return orientation if 1 <= orientation <= 8 else 1

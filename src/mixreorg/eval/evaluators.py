@@ -194,11 +194,13 @@ def _is_dotted(name: str) -> bool:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise MixreorgError(f"the adapter {path} does not exist")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: an adapter clip.py may import the library clip.
+    name = f"_mixreorg_adapter_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     specification.loader.exec_module(module)
     return module
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mixreorg.errors import MixreorgError
 
@@ -33,6 +33,8 @@ def read_stored_mask(path: Path) -> StoredMask:
             stored: StoredMask = np.array(image)
     except FileNotFoundError:
         raise MixreorgError(f"the mask {path} is missing; unpack the archive of the masks again") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except MixreorgError:
+        raise
+    except Exception as error:  # damaged data raises whatever the format's decoder happens to meet
         raise MixreorgError(f"cannot read the mask {path} ({error}); restore the file") from error
     return stored

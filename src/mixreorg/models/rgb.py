@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, from 5 on the picture lies on its side; 1 for unreadable EXIF data."""
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF data raises errors of many types, and says nothing about the pixels
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -15,6 +15,8 @@ from mixreorg.cli.eval_command import evaluate
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
+from mixreorg.eval.evaluators import load_function
+from mixreorg.eval.protocols import find_protocol, resolve_protocol
 from mixreorg.eval.report.published import published_numbers
 from mixreorg.eval.report.words import caveats
 from mixreorg.eval.voc_split import open_voc_split
@@ -210,6 +212,11 @@ def test_any_function_can_be_evaluated(tmp_path: Path, voc: Path) -> None:
     }.items():
         with pytest.raises(MixreorgError, match=message):
             run(f"{adapter}:{name}", *common, "--out", tmp_path / name)
+    # A file of a library's name does not stand in its way.
+    resolved = resolve_protocol(find_protocol("scenes"), "voc_folder", split, threshold=0.5)
+    namesake = tmp_path / "json.py"
+    namesake.write_text(ADAPTER + "\nimport json\n\n\ndef named(protocol, device):\n    return json.dumps\n")
+    assert load_function(f"{namesake}:named", resolved, "cpu").predict is json.dumps
     with pytest.raises(MixreorgError, match=r"none\.py does not exist"):
         run("none.py:load", *common)
     with pytest.raises(MixreorgError, match="no module 'mixreorg_none'"):

@@ -12,12 +12,12 @@ from PIL import Image, UnidentifiedImageError
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.split import VOID, Mask, label_names
+from mixreorg.models.rgb import orientation_of
 from mixreorg.palette import voc_color
 
 MAX_EXAMPLES = 5
 """Examples that a finding keeps."""
 
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on the photo lies on its side
 _NUM_COLORS = 256
 
 
@@ -234,4 +234,4 @@ def _compare_sizes(photo: Path, mask: Path) -> tuple[str, str] | None:
 def _upright_size(photo: Path) -> tuple[int, int]:
     with Image.open(photo) as image:
         width, height = image.size
-        return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+        return (height, width) if orientation_of(image) >= 5 else (width, height)

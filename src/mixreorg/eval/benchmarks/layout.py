@@ -114,7 +114,7 @@ def list_stems(layout: Layout, place: Place, split: str) -> tuple[tuple[str, ...
 
 
 def _read_list(path: Path) -> tuple[str, ...]:
-    """Stems in a list, one per line; the first word counts, for VOC's lists of classes have a second one.
+    """Stems in a list, one per line.
 
     Raises:
         MixreorgError: unreadable, empty, or a stem twice.
@@ -125,7 +125,7 @@ def _read_list(path: Path) -> tuple[str, ...]:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise MixreorgError(f"{path} is not UTF-8 text; take the official file") from error
-    stems = tuple(line.split()[0] for line in lines if line.strip())
+    stems = tuple(line.strip() for line in lines if line.strip())
     if not stems:
         raise MixreorgError(f"{path} lists no photos; take the official file")
     if len(set(stems)) < len(stems):

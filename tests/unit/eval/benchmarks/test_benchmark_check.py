@@ -59,6 +59,10 @@ def test_a_photo_on_its_side_is_turned_first(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (HEIGHT, WIDTH)).save(folder / "JPEGImages" / "a.jpg", exif=exif)
     assert check(tmp_path).findings == ()
+    # A text where a number belongs.
+    text = b"Exif\0\0MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x02\0\0\0\x04abc\0" + bytes(4)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "JPEGImages" / "a.jpg", exif=text)
+    assert check(tmp_path).findings == ()
 
 
 def test_colours_and_unknown_labels(tmp_path: Path) -> None:

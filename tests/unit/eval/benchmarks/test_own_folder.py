@@ -39,6 +39,28 @@ def test_first_name_decides_on_background(tmp_path: Path, kind: str, suffix: str
     assert split.read_mask("a")[0, :4].tolist() == [VOID, 0, 1, VOID]
 
 
+def test_a_name_may_hold_spaces(tmp_path: Path) -> None:
+    root = make_own(tmp_path, "voc_folder", "cat\n", stripes([1]))
+    for file in (root / "JPEGImages" / "a.jpg", root / "SegmentationClass" / "a.png"):
+        file.rename(file.with_stem("my cat"))
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text(" my cat \n\n")
+    split = open_benchmark("voc_folder", root)
+    assert split.stems == ("my cat",)
+    assert split.read_mask("my cat")[0, 0] == 0
+
+
+def test_a_mask_with_a_broken_chunk_is_an_error_that_names_it(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400)).astype(np.uint8)
+    root = make_own(tmp_path, "voc_folder", "background\ncat\n", noise)
+    path = root / "SegmentationClass" / "a.png"
+    content = path.read_bytes()
+    # The name of the second of its data chunks.
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    path.write_bytes(content[:second] + b"\0DAT" + content[second + 4 :])
+    with pytest.raises(MixreorgError, match=r"cannot read the mask .*a\.png .*broken PNG file"):
+        open_benchmark("voc_folder", root).read_mask("a")
+
+
 def test_sixteen_bits(tmp_path: Path) -> None:
     names = "".join(f"class {number}\n" for number in range(300))
     root = make_own(tmp_path, "ade_folder", names, stripes([1]))
