@@ -27,15 +27,25 @@ def upright(image: Image.Image) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: transparency on white, CMYK by its profile, 16-bit and float grey scaled to 8 bits."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep_grey(image)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        # Of premultiplied grey, Pillow makes nothing but LA.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(canvas, rgba).convert("RGB")
     if image.mode == "CMYK":
         return _from_cmyk(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Scaled here, transparent level included, because Pillow's conversions clip at 255."""
+    values = np.asarray(image)
+    levels = _to_8_bit(values)
+    if "transparency" in image.info:
+        levels[values == image.info["transparency"]] = 255
+    return Image.fromarray(levels).convert("RGB")
 
 
 def _from_cmyk(image: Image.Image) -> Image.Image:

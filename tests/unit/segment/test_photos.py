@@ -64,7 +64,7 @@ def test_a_pillow_image_is_not_changed():
     assert (image.mode, image.size, image.getexif()[0x0112]) == ("RGBA", (4, 2), 6)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "RGB", "1"])
+@pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "La", "P", "PA", "RGB", "1"])
 def test_transparency_is_composited_on_white(mode):
     if mode == "1":
         image, options = Image.new("1", (2, 1), 0), {"transparency": 1}
@@ -77,9 +77,11 @@ def test_transparency_is_composited_on_white(mode):
         image.putpalette([200, 0, 0, 0, 0, 0])
         image.putpixel((0, 0), 0)
     else:
-        image, options = Image.new(mode, (2, 1), {"RGBA": (0, 0, 0, 255)}.get(mode, (0, 255))), {}
-        image.putpixel((0, 0), {"RGBA": (0, 0, 0, 0)}.get(mode, (0, 0)))
-    result = read_photo(image if mode == "PA" else _encode(image, **options))
+        black = (0,) * (len(mode) - 1)
+        image, options = Image.new(mode, (2, 1), (*black, 255)), {}
+        image.putpixel((0, 0), (*black, 0))
+    # PNG files have no such modes.
+    result = read_photo(image if mode in ("PA", "La", "RGBa") else _encode(image, **options))
     assert (result.getpixel((0, 0)), result.getpixel((1, 0))) == (WHITE, (0, 0, 0))
 
 
@@ -101,6 +103,12 @@ def test_16_bit_grey_is_scaled_to_8_bit(image_format):
     values = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     result = np.asarray(read_photo(_encode(Image.fromarray(values), image_format)))
     assert result[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+
+
+def test_16_bit_grey_with_a_transparent_level():
+    values = np.array([[0, 5, 128 * 257, 65535]], dtype=np.uint16)
+    result = np.asarray(read_photo(_encode(Image.fromarray(values), transparency=5)))
+    assert result[0].tolist() == [[0] * 3, [255] * 3, [128] * 3, [255] * 3]
 
 
 @pytest.mark.parametrize(
