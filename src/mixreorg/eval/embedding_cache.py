@@ -47,6 +47,7 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
         segmenter.remember(phrases, torch.from_numpy(known))
         return True
     embeddings, _ = segmenter.class_embeddings([ClassName(phrase) for phrase in phrases])
+    segmenter.remember(phrases, embeddings)
     write_arrays(path, {"phrases": np.array(phrases), "embeddings": embeddings.float().cpu().numpy()})
     return False
 

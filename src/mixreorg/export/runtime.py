@@ -23,6 +23,7 @@ from mixreorg.export.manifest import SUFFIXES, ExportManifest
 from mixreorg.files import read_json
 from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration, CalibrationSource
 from mixreorg.segment.photos import PhotoSource, read_photo
+from mixreorg.segment.phrase_memory import PhraseMemory
 from mixreorg.segment.presence import PhotoEmbeddings, find_own_names, presence_features, segment_pixels
 from mixreorg.segment.protocol import Protocol, hash_values
 from mixreorg.segment.refinement import make_refiner
@@ -111,7 +112,7 @@ class ExportedSegmenter:
             )
         self.window_batch = window_batch
         self.calibration_source = self._read_calibration(calibration)
-        self._phrase_embeddings: dict[str, FloatArray] = {}
+        self._phrases: PhraseMemory[FloatArray] = PhraseMemory()
         if self.manifest.classes is None:
             text_path = path.with_name(TEXT + path.suffix)
             self._text = load_graph(text_path, threads)
@@ -222,15 +223,15 @@ class ExportedSegmenter:
         return replace(output, segment_embeddings=merged)
 
     def class_embeddings(self, classes: Sequence[ClassName]) -> FloatArray:
-        """L2-normalised embeddings ``[P, E]`` of all phrases; each phrase is encoded only once."""
+        """L2-normalised embeddings ``[P, E]`` of all phrases; no recent phrase is encoded again."""
         phrases, _ = flatten_phrases(classes)
-        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._phrase_embeddings]
-        if new:
-            prompts = [template.format(phrase) for phrase in new for template in self.protocol.templates]
-            features = self._encode_text(prompts).reshape(len(new), len(self.protocol.templates), -1)
-            # Averaged before normalisation, as the published evaluation does.
-            self._phrase_embeddings.update(zip(new, normalise_rows(features.mean(axis=1)), strict=True))
-        return np.stack([self._phrase_embeddings[phrase] for phrase in phrases])
+        return np.stack(self._phrases.rows(phrases, self._encode_phrases))
+
+    def _encode_phrases(self, phrases: list[str]) -> list[FloatArray]:
+        prompts = [template.format(phrase) for phrase in phrases for template in self.protocol.templates]
+        features = self._encode_text(prompts).reshape(len(phrases), len(self.protocol.templates), -1)
+        # Averaged before normalisation, as the published evaluation does.
+        return [row.copy() for row in normalise_rows(features.mean(axis=1))]
 
     def _encode_text(self, prompts: list[str], batch_size: int = 256) -> FloatArray:
         parts = []

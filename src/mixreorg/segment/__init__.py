@@ -2,6 +2,6 @@
 
 Files import only files listed above them: ``photos``, ``palette``, ``drawing``, ``protocol``, ``presence``,
 ``calibration``, ``background``, ``exchange``, ``results``, ``request``, ``resize``, ``refinement``, ``class_maps``,
-``window_plan``, ``sliding_window``, ``background_sweep``, ``segment_merging``, ``segmenter``, ``explain``,
-``explain_picture``.
+``window_plan``, ``sliding_window``, ``background_sweep``, ``segment_merging``, ``phrase_memory``, ``segmenter``,
+``explain``, ``explain_picture``.
 """

@@ -20,6 +20,7 @@ from mixreorg.segment.background_sweep import background_below
 from mixreorg.segment.calibration import Calibration, CalibrationSource
 from mixreorg.segment.class_maps import WindowScores, decode_windows, map_segments, with_background
 from mixreorg.segment.photos import PhotoSource, read_photo
+from mixreorg.segment.phrase_memory import PhraseMemory
 from mixreorg.segment.presence import PhotoEmbeddings, find_own_names, presence_features, segment_pixels
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.segment.refinement import RefineMap, make_refiner
@@ -66,7 +67,7 @@ class Segmenter:
         self.calibration_source = CalibrationSource(
             calibration, model.inference_calibration, lambda: model_digest(model), self.protocol
         )
-        self._phrase_embeddings: dict[str, Tensor] = {}
+        self._phrases: PhraseMemory[Tensor] = PhraseMemory()
         self._class_embeddings: dict[tuple[ClassName, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(
@@ -345,27 +346,26 @@ class Segmenter:
 
     @torch.inference_mode()
     def class_embeddings(self, classes: Sequence[ClassName]) -> tuple[Tensor, Tensor]:
-        """Embeddings of all phrases ``[P, E]`` and the class of each ``[P]``; each phrase is encoded only once."""
+        """Embeddings of all phrases ``[P, E]`` and the class of each ``[P]``; no recent phrase is encoded again."""
         key = tuple(classes)
         if key in self._class_embeddings:
             # The most recent last, so that the whole list outlives the many short lists of single photos.
             self._class_embeddings[key] = self._class_embeddings.pop(key)
             return self._class_embeddings[key]
         phrases, owners = flatten_phrases(classes)
-        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._phrase_embeddings]
-        if new:
-            prompts = [[template.format(phrase) for template in self.protocol.templates] for phrase in new]
-            self._phrase_embeddings.update(zip(new, self.model.encode_prompts(prompts), strict=True))
-        embeddings = torch.stack([self._phrase_embeddings[phrase] for phrase in phrases])
+        embeddings = torch.stack(self._phrases.rows(phrases, self._encode_phrases))
         while len(self._class_embeddings) >= _LISTS_KEPT:
             del self._class_embeddings[next(iter(self._class_embeddings))]
         self._class_embeddings[key] = embeddings, torch.tensor(owners, device=embeddings.device)
         return self._class_embeddings[key]
 
+    def _encode_phrases(self, phrases: list[str]) -> list[Tensor]:
+        prompts = [[template.format(phrase) for template in self.protocol.templates] for phrase in phrases]
+        return [embedding.clone() for embedding in self.model.encode_prompts(prompts)]
+
     def remember(self, phrases: Sequence[str], embeddings: Tensor) -> None:
-        """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before."""
-        known = embeddings.to(self.model.logit_scale.device)
-        self._phrase_embeddings.update(zip(phrases, known, strict=True))
+        """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before, and keep them for good."""
+        self._phrases.pin(phrases, embeddings.to(self.model.logit_scale.device))
 
 
 def _turn_back(output: ImageOutput) -> ImageOutput:

@@ -17,7 +17,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 class Limits(StrictConfig):
-    """Bounds of requests. What is kept in memory is bounded by ``max_waiting`` times ``max_bytes``."""
+    """Bounds of requests. What waits in memory is bounded by ``max_waiting`` times ``max_bytes``; of the names of
+    earlier requests, the model's process keeps :data:`~mixreorg.segment.phrase_memory.PHRASES_KEPT` embeddings."""
 
     max_bytes: int = Field(16 * 2**20, gt=0)
     """Largest body of a request."""

@@ -28,8 +28,10 @@ from mixreorg.models.digest import model_digest
 from mixreorg.models.folder import save_model
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.segment.calibration import Calibration, protocol_key
+from mixreorg.segment.phrase_memory import PHRASES_KEPT
 from mixreorg.segment.presence import PresenceRule
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.text.class_list import ClassName
 from mixreorg.text.tokenizer import Tokenizer
 
 SIZES = [(64, 64), (100, 75), (40, 30), (75, 200), (400, 30)]
@@ -144,6 +146,19 @@ def test_templates_are_averaged_before_normalisation(segmenter, exports) -> None
     expected, _ = Segmenter(segmenter.model, protocol).class_embeddings(CLASSES)
     found = ExportedSegmenter(exports / "onnx", protocol, threads=1).class_embeddings(CLASSES)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_phrases_are_kept_within_bounds(exports, monkeypatch) -> None:
+    exported = ExportedSegmenter(exports / "onnx", threads=1)
+    encoded: list[str] = []
+    monkeypatch.setattr(exported, "_encode_text", lambda prompts: encoded.extend(prompts) or np.ones((len(prompts), 2)))
+    names = [f"thing {index}" for index in range(PHRASES_KEPT + 10)]
+    assert exported.class_embeddings([ClassName(name) for name in names]).shape == (len(names), 2)
+    encoded.clear()
+    for name in (names[10], names[9]):
+        exported.class_embeddings([ClassName(name)])
+    assert encoded == ["a photo of a thing 9."]
+    assert exported._encode_phrases(names[:2])[0].base is None
 
 
 def test_protocols_that_decode_otherwise_are_refused(segmenter, exports) -> None:

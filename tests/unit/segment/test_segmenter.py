@@ -5,9 +5,11 @@ from PIL import Image
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.phrase_memory import PHRASES_KEPT
 from mixreorg.segment.presence import EVERYDAY_NAMES
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.segment.segmenter import Segmenter, default_protocol
+from mixreorg.text.class_list import ClassName
 
 WINDOWS = Protocol(name="windows", short_side=64, window=32, stride=16)
 
@@ -76,6 +78,28 @@ def test_each_phrase_is_encoded_once(tiny_model: DualEncoder, monkeypatch: pytes
     # The bank of the presence scores holds dog, cat and car, too.
     assert encoded[:2] == ["a photo of a dog.", "a photo of a cat."]
     assert len(encoded) == len(set(encoded)) == len(EVERYDAY_NAMES)
+
+
+def test_phrases_are_kept_within_bounds_and_those_remembered_for_good(
+    tiny_model: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(tiny_model, WINDOWS)
+    encoded: list[str] = []
+    monkeypatch.setattr(
+        tiny_model,
+        "encode_prompts",
+        lambda prompts: encoded.extend(p[0] for p in prompts) or torch.arange(2.0 * len(prompts)).view(-1, 2),
+    )
+    segmenter.remember(["known"], torch.ones(1, 2))
+    names = [f"thing {index}" for index in range(PHRASES_KEPT + 10)]
+    embeddings, _ = segmenter.class_embeddings([ClassName(name) for name in names])
+    assert (embeddings == torch.arange(2.0 * len(names)).view(-1, 2)).all()
+    encoded.clear()
+    for name in ("known", names[10], names[9]):
+        segmenter.class_embeddings([ClassName(name)])
+    assert encoded == ["a photo of a thing 9."]
+    # Not a view: one row that is kept would keep all that were encoded with it.
+    assert segmenter._encode_phrases(names)[0].untyped_storage().nbytes() == 8
 
 
 def test_the_protocol_comes_with_the_model(tiny_model: DualEncoder) -> None:
