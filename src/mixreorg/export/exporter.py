@@ -25,6 +25,7 @@ from mixreorg.export.runtime import (
     TEXT_OUTPUTS,
     TOKEN_IDS,
     TOKENIZER,
+    check_protocol,
     check_window,
     cut_windows,
 )
@@ -78,11 +79,13 @@ def export_model(
         The files, written whole or not at all, the image graph last.
 
     Raises:
-        MixreorgError: a size or a path that cannot be, ``int8`` without photos, or files that cannot be written.
+        MixreorgError: a protocol that exports do not follow, a size or a path that cannot be, ``int8`` without photos,
+            or files that cannot be written.
     """
     if model.tokenizer is None:
         raise ValueError("a model is exported with its tokenizer, and this one has none")
     segmenter = Segmenter(model.cpu(), protocol)
+    check_protocol(segmenter.protocol, baked=classes is not None)
     patch = model.config.image.patch_size
     _check_size(size, patch)
     path = _image_path(out, to, classes is not None)

@@ -95,8 +95,8 @@ class ExportedSegmenter:
             calibration: of the model that was exported. By default the one in the folder, where there is one.
 
         Raises:
-            MixreorgError: not an export, damaged, or of another version; or a calibration that cannot be read, or is
-                of another model or protocol.
+            MixreorgError: not an export, damaged, or of another version; a protocol that exports do not follow; or a
+                calibration that cannot be read, or is of another model or protocol.
         """
         path = find_export(Path(source))
         if path is None:
@@ -105,11 +105,7 @@ class ExportedSegmenter:
         self._image = load_graph(path, threads)
         self.manifest = self._image.manifest
         self.protocol = protocol or self.manifest.protocol
-        if not self.protocol.decodes_as_groupvit:
-            raise MixreorgError(
-                f"exports decode as GroupViT does, with the model's own logit scale; the protocol "
-                f"{self.protocol.name!r} does not: use the model itself"
-            )
+        check_protocol(self.protocol, baked=self.manifest.classes is not None)
         self.window_batch = window_batch
         self.calibration_source = self._read_calibration(calibration)
         self._phrases: PhraseMemory[FloatArray] = PhraseMemory()
@@ -298,11 +294,7 @@ class ExportedSegmenter:
                     f"{self._path} has the protocol's {name} baked in: {getattr(self.manifest.protocol, name)!r}; "
                     "export again with the new ones"
                 )
-        if self.protocol.segment_similarity is not None:
-            raise MixreorgError(
-                f"{self._path} has its classes baked in and gives no embeddings to merge segments by; leave "
-                "segment_similarity out, or export without classes"
-            )
+        check_protocol(self.protocol, baked=True)
         return WindowScores(*self._run_image(image, plan, BAKED_OUTPUTS))
 
     def _run_image(self, image: Image.Image, plan: WindowPlan, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
@@ -318,6 +310,24 @@ class ExportedSegmenter:
             half = len(maps) // 2
             maps = np.concatenate([maps[:half], maps[half:, ..., ::-1]])
         return [maps, *others]
+
+
+def check_protocol(protocol: Protocol, *, baked: bool) -> None:
+    """Refuse a protocol that an export does not follow.
+
+    Raises:
+        MixreorgError: another decoding than GroupViT's, or segments to merge with classes baked in.
+    """
+    if not protocol.decodes_as_groupvit:
+        raise MixreorgError(
+            f"exports decode as GroupViT does, with the model's own logit scale; the protocol {protocol.name!r} does "
+            "not: use the model itself"
+        )
+    if baked and protocol.segment_similarity is not None:
+        raise MixreorgError(
+            f"the protocol {protocol.name!r} merges segments, and an export with baked classes gives no embeddings to "
+            "merge segments by; leave segment_similarity out, or export without classes"
+        )
 
 
 def cut_windows(image: Image.Image, plan: WindowPlan) -> npt.NDArray[np.uint8]:

@@ -161,10 +161,17 @@ def test_phrases_are_kept_within_bounds(exports, monkeypatch) -> None:
     assert exported._encode_phrases(names[:2])[0].base is None
 
 
-def test_protocols_that_decode_otherwise_are_refused(segmenter, exports) -> None:
+def test_protocols_that_decode_otherwise_are_refused(segmenter, exports, tmp_path) -> None:
     for change in ({"decoding": "softmax"}, {"logit_scale": 40.0}, {"background_phrases": ("sky",)}):
+        protocol = segmenter.protocol.updated(**change)
         with pytest.raises(MixreorgError, match="exports decode as GroupViT does"):
-            ExportedSegmenter(exports / "onnx", segmenter.protocol.updated(**change), threads=1)
+            ExportedSegmenter(exports / "onnx", protocol, threads=1)
+        with pytest.raises(MixreorgError, match="exports decode as GroupViT does"):
+            export_model(segmenter.model, tmp_path / "out", protocol=protocol)
+    protocol = segmenter.protocol.updated(segment_similarity=0.9)
+    with pytest.raises(MixreorgError, match="no embeddings to merge segments by"):
+        export_model(segmenter.model, tmp_path / "out.onnx", classes=CLASSES, protocol=protocol)
+    assert not list(tmp_path.iterdir())
 
 
 def test_architectures_of_small_models_export_too(model, tmp_path) -> None:
