@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INK = "#010203"
 """Replaced by currentColor in the finished SVG, which matplotlib cannot write: ink follows the page's theme."""
+_LABEL_LENGTH = 44
 
 
 def new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
@@ -53,6 +54,16 @@ def add_legend(axes: "Axes", columns: int = 3) -> None:
             handlelength=1.2,
             columnspacing=1.2,
         )
+
+
+def plain_text(text: str) -> str:
+    """Text of a user that matplotlib then shows as it is: dollar signs would make it mathematics, or an error."""
+    return text.replace("$", r"\$")
+
+
+def plain_label(name: str) -> str:
+    """The label of a row beside the axes, from a name that a user gave: short enough to leave them room."""
+    return plain_text(name if len(name) <= _LABEL_LENGTH else name[: _LABEL_LENGTH - 1] + "…")
 
 
 def to_svg(figure: "Figure", title: str) -> str:

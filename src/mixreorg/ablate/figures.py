@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
 from mixreorg.ablate.statistics import spread
 from mixreorg.ablate.tables import HEADLINE, metric_name
-from mixreorg.charts import INK, add_legend, new_axes
+from mixreorg.charts import INK, add_legend, new_axes, plain_label, plain_text
 
 if TYPE_CHECKING:
     from mixreorg.charts import Figure
 
 _COLORS = ("#2f7fd6", "#e07b1a", "#2e9e63", "#b0479a", "#8a7d1f", "#5a6acf", "#c2453d", "#3a9aa5")
 _MAX_POINTS = 200
-_LABEL_LENGTH = 44
 
 
 def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitFacts) -> "Figure":
@@ -38,9 +37,9 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         axes.plot(values, [place + 0.24] * len(values), "o", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
         if row.name in baselines:
             axes.axvline(found.mean, color=color, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows], color=INK)
+    axes.set_yticks(range(len(rows)), [plain_label(row.label) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"{metric_name(HEADLINE)} on {split.name}, %", color=INK)
+    axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
     return figure
 
 
@@ -67,9 +66,3 @@ def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:
         add_legend(axes, columns=4)
     miou[1].set_ylim(bottom=0)
     return loss[0], miou[0]
-
-
-def _plain(label: str) -> str:
-    """A label that matplotlib does not read as mathematics, short enough for a chart."""
-    short = label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "…"
-    return short.replace("$", r"\$")

@@ -15,6 +15,7 @@ from mixreorg.eval.bootstrap import interval, miou_of, resample_miou
 from mixreorg.eval.compare import Column, Contender, compare, parse_contender
 from mixreorg.eval.confusion import Confusion, count_pairs
 from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
+from mixreorg.eval.report.diagrams import ForestRow, class_chart, forest_chart
 from mixreorg.eval.report.facts import FORMAT
 from mixreorg.files import write_json
 from page_kit import Page
@@ -80,6 +81,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         totals = PhotoTotals(hit[:, None], counts[:, None], hit[:, None])
         held += 60 in interval(resample_miou([totals], resamples=200)[0])
     assert 50 <= held <= 60
+
+
+def test_names_in_charts_are_no_mathematics() -> None:
+    name = r"cost in $\bad$"
+    assert name in class_chart([(name, 40.0), ("dog", 30.0)])
+    chart = forest_chart([ForestRow(name, 1.0, 0.5, 1.5, clear=True)], f"difference to {name}")
+    assert f">{name}<" in chart
+    assert f">difference to {name}<" in chart
 
 
 def test_a_clear_difference_and_one_within_noise(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mixreorg.charts import INK, new_axes, to_svg
+from mixreorg.charts import INK, new_axes, plain_label, plain_text, to_svg
 
 _BLUE, _ORANGE = "#2f7fd6", "#e07b1a"
 
@@ -26,7 +26,7 @@ def class_chart(per_class: Sequence[tuple[str, float]]) -> str:
     figure, axes = new_axes(6.4, 0.6 + 0.2 * len(known))
     places = range(len(known))
     axes.barh(list(places), [value for _, value in known], color=_BLUE, height=0.7)
-    axes.set_yticks(list(places), [name for name, _ in known], color=INK, fontsize=8)
+    axes.set_yticks(list(places), [plain_label(name) for name, _ in known], color=INK, fontsize=8)
     axes.invert_yaxis()
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.set_xlim(0, max(5, max((value for _, value in known), default=0) * 1.12))
@@ -60,8 +60,8 @@ def forest_chart(rows: Sequence[ForestRow], label: str) -> str:
         axes.plot([row.low, row.high], [place, place], color=color, linewidth=2)
         axes.plot([row.value], [place], color=color, marker="s", markersize=6)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows], color=INK, fontsize=8)
+    axes.set_yticks(range(len(rows)), [plain_label(row.label) for row in rows], color=INK, fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(label, color=INK)
+    axes.set_xlabel(plain_text(label), color=INK)
     return to_svg(figure, label)
