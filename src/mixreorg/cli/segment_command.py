@@ -247,10 +247,9 @@ def _load(model: str, device: str, options: dict[str, Any], calibration: Path | 
     if find_export(Path(model)) is not None:
         if device != "cpu":
             raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
-        exported = ExportedSegmenter(model, calibration=calibration)
+        exported = ExportedSegmenter(model, changed, calibration=calibration)
         if needs_classes and exported.manifest.classes is None:
             raise MixreorgError(_NEEDS_CLASSES)
-        exported.protocol = changed(exported.protocol)
         return exported
     if needs_classes:
         raise MixreorgError(_NEEDS_CLASSES)

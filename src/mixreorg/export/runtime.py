@@ -1,6 +1,6 @@
 """Segmentation with exported files: the interface of :class:`mixreorg.Segmenter`, without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class ExportedSegmenter:
     def __init__(
         self,
         source: str | Path,
-        protocol: Protocol | None = None,
+        protocol: Protocol | Callable[[Protocol], Protocol] | None = None,
         window_batch: int = 8,
         threads: int | None = None,
         calibration: Calibration | Path | str | None = None,
@@ -89,7 +89,8 @@ class ExportedSegmenter:
 
         Args:
             source: the folder of a free-vocabulary export, or the file of one with baked classes.
-            protocol: sizes, templates, background. By default the one the model was exported with.
+            protocol: sizes, templates, background. By default the one the model was exported with; a function makes
+                another of it.
             window_batch: windows encoded at once.
             threads: of the runtime; by default one per core.
             calibration: of the model that was exported. By default the one in the folder, where there is one.
@@ -104,7 +105,8 @@ class ExportedSegmenter:
         self._path = path
         self._image = load_graph(path, threads)
         self.manifest = self._image.manifest
-        self.protocol = protocol or self.manifest.protocol
+        exported = self.manifest.protocol
+        self.protocol = protocol(exported) if callable(protocol) else protocol or exported
         check_protocol(self.protocol, baked=self.manifest.classes is not None)
         self.window_batch = window_batch
         self.calibration_source = self._read_calibration(calibration)

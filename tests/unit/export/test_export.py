@@ -90,9 +90,8 @@ def test_baked_classes_know_thresholds_alone(segmenter, exports) -> None:
         ExportedSegmenter(exports / "baked.onnx", threads=1, calibration="calibration.json")
 
 
-def test_a_calibration_goes_with_the_export(model, exports, tmp_path) -> None:
-    protocol = Segmenter(model).protocol
-    calibration = Calibration(
+def calibration_of(model, protocol) -> Calibration:
+    return Calibration(
         version="1",
         model=model_digest(model),
         protocol=protocol_key(protocol),
@@ -105,6 +104,10 @@ def test_a_calibration_goes_with_the_export(model, exports, tmp_path) -> None:
         background_threshold=0.2,
         abstaining_background_threshold=0.1,
     )
+
+
+def test_a_calibration_goes_with_the_export(model, exports, tmp_path) -> None:
+    calibration = calibration_of(model, Segmenter(model).protocol)
     shutil.copytree(exports / "onnx", tmp_path / "exported")
     calibration.save(tmp_path / "exported" / "calibration.json")
     options = {"abstain": "auto", "background": "auto"}
@@ -115,6 +118,18 @@ def test_a_calibration_goes_with_the_export(model, exports, tmp_path) -> None:
     np.testing.assert_allclose(found.presence_scores, expected.presence_scores, atol=1e-4)
     with pytest.raises(MixreorgError, match="made for a model of digest"):
         ExportedSegmenter(exports / "onnx", threads=1, calibration=calibration.updated(model="other"))
+
+
+def test_the_command_takes_a_calibration_made_for_its_options(model, exports, tmp_path) -> None:
+    protocol = Segmenter(model).protocol.updated(templates=("a drawing of a {}.",))
+    calibration_of(model, protocol).save(tmp_path / "drawings.json")
+    photo().save(tmp_path / "photo.png")
+    arguments = ["segment", str(tmp_path / "photo.png"), "--model", str(exports / "onnx"), "--classes", "dog, cat"]
+    arguments += ["--out", str(tmp_path / "masks"), "--calibration", str(tmp_path / "drawings.json")]
+    app([*arguments, "--template", "a drawing of a {}."], standalone_mode=False)
+    assert json.loads((tmp_path / "masks" / "photo.json").read_text())["calibrated_on"] == "1 photos of VOC/val"
+    with pytest.raises(MixreorgError, match="made for a protocol of hash"):
+        app(arguments, standalone_mode=False)
 
 
 @pytest.mark.parametrize("to", TARGETS)
