@@ -24,9 +24,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         MixreorgError: the folder cannot be created or the file cannot be written (full disk, no permission).
     """
-    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    new: list[Path] = []
     temporary = None
     try:
+        new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(descriptor)

@@ -42,6 +42,15 @@ def test_a_failed_write_leaves_no_folder(tmp_path: Path, error: BaseException) -
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["b.txt"]
 
 
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exists(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(MixreorgError, match=r"cannot write .*a\.txt: Permission denied"):
+        write_text(tmp_path / "closed" / "a.txt", "new")
+
+
 def test_errors_name_the_folder_that_was_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(MixreorgError) as caught, folder_in_one_step(out) as folder:
