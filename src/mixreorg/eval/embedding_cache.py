@@ -1,5 +1,6 @@
 """Class embeddings on disk, so that evaluations of one model encode their class names once."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
     """Give a segmenter the embeddings of all phrases from the cache, or encode them and put them there.
 
     The file is named after all that decides the embeddings: the weights of the text side and the token ids of
-    every prompt, so tokenizer, templates and phrases. A damaged file is made again.
+    every prompt, so tokenizer, templates and phrases. A damaged file is made again; where none can be written, the
+    next evaluation encodes again.
 
     Args:
         segmenter: its model needs a tokenizer.
@@ -48,7 +50,8 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
         return True
     embeddings, _ = segmenter.class_embeddings([ClassName(phrase) for phrase in phrases])
     segmenter.remember(phrases, embeddings)
-    write_arrays(path, {"phrases": np.array(phrases), "embeddings": embeddings.float().cpu().numpy()})
+    with contextlib.suppress(MixreorgError):
+        write_arrays(path, {"phrases": np.array(phrases), "embeddings": embeddings.float().cpu().numpy()})
     return False
 
 

@@ -159,12 +159,15 @@ def run_evaluation(options: EvalOptions, load_model: LoadModel, console: Console
 def check_evaluation(options: EvalOptions, load_model: LoadModel, console: Console) -> list[Prepared]:
     """Everything that can be found wrong without the long run: model, protocol, data, every photo's files.
 
+    Nothing is written, not even to the cache.
+
     Returns:
         Per benchmark what :func:`~mixreorg.eval.benchmarks.prepare.prepare` found.
 
     Raises:
         MixreorgError: what the run itself would stop at.
     """
+    options = replace(options, cache=None)
     tasks, model = _open(options, load_model)
     found = []
     for task, name in zip(tasks, options.benchmarks, strict=True):

@@ -145,6 +145,7 @@ def test_check_looks_at_everything_and_writes_nothing(tmp_path: Path, model: Pat
                  "--out", tmp_path / "out", "--check")  # fmt: skip
     assert "as it should be" in run(*arguments)
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cache").exists()
     Image.fromarray(np.full((32, 32), 7, dtype=np.uint8)).save(voc / "SegmentationClass" / "val3.png")
     result = CliRunner().invoke(app, [str(item) for item in arguments])
     assert result.exit_code == 2
@@ -291,6 +292,13 @@ def test_class_embeddings_are_encoded_once_per_weights_tokenizer_and_protocol(
     fourth = Segmenter(tiny_model, SMALL)
     assert not cached_class_embeddings(fourth, classes, tmp_path)
     assert cached_class_embeddings(Segmenter(tiny_model, SMALL), classes, tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, tiny_model: DualEncoder) -> None:
+    (tmp_path / "file").touch()
+    segmenter, classes = Segmenter(tiny_model, SMALL), [ClassName("dog")]
+    assert not cached_class_embeddings(segmenter, classes, tmp_path / "file" / "cache")
+    assert (segmenter.class_embeddings(classes)[0] == Segmenter(tiny_model, SMALL).class_embeddings(classes)[0]).all()
 
 
 def test_groupvit_weights_of_others_are_measured_like_our_own(
