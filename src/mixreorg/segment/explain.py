@@ -39,8 +39,15 @@ class ExplainedWindow:
     """Place of the window in it."""
     number: int | None
     """1 for the first window of the protocol's plan; None for the whole photo as one window."""
-    count: int
-    """Windows that the protocol's plan has for this photo."""
+    plan: WindowPlan
+    """All that segmenting looks at."""
+    segment_similarity: float | None
+    """Cosine from which segmenting merges the segments of all windows; None where it does not."""
+
+    @property
+    def count(self) -> int:
+        """Windows that segmenting averages: those with a number, tiles, mirrored ones."""
+        return self.plan.num_windows
 
     @property
     def picture(self) -> Image.Image:
@@ -49,13 +56,31 @@ class ExplainedWindow:
 
     def describe(self) -> str:
         """What was explained, and whether segmenting looks at the same."""
-        width, height = self.photo.size
+        size = "{} x {} pixels".format(*self.photo.size)
+        explained = f"the whole photo, resized to {size}, as one window"
         if self.number is not None:
-            return f"window {self.number} of {self.count} of the photo resized to {width} x {height} pixels"
-        whole = f"the whole photo, resized to {width} x {height} pixels, as one window"
-        if self.count == 1:
-            return whole
-        return f"{whole} (segmenting averages {self.count} windows; choose one of them for its own explanation)"
+            explained = f"window {self.number} of {len(self.plan.boxes)} of the photo resized to {size}"
+        difference = self._difference()
+        return f"{explained} ({difference})" if difference else explained
+
+    def _difference(self) -> str:
+        """What segmenting does beyond looking at this window; empty for nothing."""
+        plan, numbered, does = self.plan, len(self.plan.boxes), []
+        extras = [name for name, has_some in (("tiles", plan.larger), ("mirrored ones", plan.flip)) if has_some]
+        if extras:
+            does.append(f"averages {self.count} windows with {' and '.join(extras)}")
+        elif numbered > 1 and self.number is None:
+            does.append(f"averages {self.count} windows")
+        if self.segment_similarity is not None:
+            does.append(f"merges segments of cosine {self.segment_similarity:g}")
+        if not does:
+            return ""
+        difference = f"segmenting {' and '.join(does)}"
+        if numbered == 1 or self.number is not None:
+            return difference
+        # Short, for the heading of the picture is one line.
+        which = f"the first {numbered}" if extras else "them for its own explanation"
+        return f"{difference}; choose one of {which}"
 
 
 @dataclass(frozen=True)
@@ -287,9 +312,9 @@ def explain(
         segmenter: model and protocol.
         photo: path, encoded bytes, PIL picture or ``[H, W, 3]`` uint8 array.
         class_names: as for :class:`~mixreorg.segment.segmenter.Segmenter`.
-        window: 1 to the number of windows that the protocol has for the photo; None for the whole photo, resized as
-            the protocol says, as one window. Where the protocol has several windows, that is not what segmenting
-            looks at; :meth:`ExplainedWindow.describe` says so.
+        window: 1 to the number of windows that the protocol has for the photo, without tiles and mirrored ones; None
+            for the whole photo, resized as the protocol says, as one window. Where that is not what segmenting looks
+            at, :meth:`ExplainedWindow.describe` says so.
 
     Raises:
         MixreorgError: unreadable photo or class list, or no such window.
@@ -338,7 +363,8 @@ def _choose_window(protocol: Protocol, image: Image.Image, number: int | None) -
         raise MixreorgError(f"the photo has no window {number}: {windows}; leave it out to explain the whole photo")
     box = Box(0, 0, plan.height, plan.width) if number is None else plan.boxes[number - 1]
     pixels = resize_photo(image, plan.height, plan.width).transpose(1, 2, 0)
-    view = ExplainedWindow(Image.fromarray(np.ascontiguousarray(pixels)), box, number, count)
+    resized = Image.fromarray(np.ascontiguousarray(pixels))
+    view = ExplainedWindow(resized, box, number, plan, protocol.segment_similarity)
     return view, WindowPlan(plan.height, plan.width, (box,))
 
 

@@ -128,6 +128,24 @@ def test_the_whole_photo_says_when_segmenting_sees_something_else(varied_model: 
 
 
 @pytest.mark.parametrize(
+    ("protocol", "window", "difference"),
+    [
+        (WHOLE.updated(flip=True), None, "(segmenting averages 2 windows with mirrored ones)"),
+        (WHOLE.updated(tile_scales=(2.0,), flip=True), None, "averages 20 windows with tiles and mirrored ones)"),
+        (WHOLE.updated(segment_similarity=0.9), None, "(segmenting merges segments of cosine 0.9)"),
+        (WINDOWS.updated(tile_scales=(2.0,)), None, "with tiles; choose one of the first 15)"),
+        (WINDOWS.updated(flip=True, segment_similarity=0.9), 2, "30 windows with mirrored ones and merges segments"),
+    ],
+)
+def test_mirrored_windows_tiles_and_merged_segments_are_said(
+    varied_model: DualEncoder, protocol: Protocol, window: int | None, difference: str
+) -> None:
+    explained = explain(Segmenter(varied_model, protocol), photo(), NAMES, window).window
+    assert difference in explained.describe()
+    assert explained.count == plan_windows(protocol, 96, 64).num_windows
+
+
+@pytest.mark.parametrize(
     ("protocol", "window", "message"),
     [(WINDOWS, 16, "no window 16: its windows are 1 to 15"), (WINDOWS, 0, "no window 0"), (WHOLE, 2, "1 is its only")],
 )
