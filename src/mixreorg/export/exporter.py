@@ -196,5 +196,5 @@ def _calibration(folder: Path, manifest: ExportManifest, target: Path) -> Iterat
     for index in range(min(len(paths), MAX_PHOTOS)):
         image = read_photo(paths[int(index * step)])
         plan = plan_windows(manifest.protocol, image.width, image.height)
-        check_window(manifest, image, plan, target)
+        check_window(manifest, manifest.protocol, image, plan, target)
         yield cut_windows(image, plan)

@@ -31,7 +31,7 @@ from mixreorg.segment.request import ClassNames, MaskRequest, Threshold, read_na
 from mixreorg.segment.resize import FloatArray, resize_photo
 from mixreorg.segment.results import Segmentation
 from mixreorg.segment.segment_merging import merge_segments
-from mixreorg.segment.window_plan import WindowPlan, plan_windows
+from mixreorg.segment.window_plan import WindowPlan, plan_windows, require_patch
 from mixreorg.text.class_list import ClassName, flatten_phrases
 from mixreorg.text.tokenizer import Tokenizer
 
@@ -300,7 +300,7 @@ class ExportedSegmenter:
         return WindowScores(*self._run_image(image, plan, BAKED_OUTPUTS))
 
     def _run_image(self, image: Image.Image, plan: WindowPlan, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
-        check_window(self.manifest, image, plan, self._path)
+        check_window(self.manifest, self.protocol, image, plan, self._path)
         crops = cut_windows(image, plan)
         parts = [
             self._image.run(PIXELS, crops[start : start + self.window_batch], outputs)
@@ -342,16 +342,17 @@ def cut_windows(image: Image.Image, plan: WindowPlan) -> npt.NDArray[np.uint8]:
     return np.concatenate([cut, cut[..., ::-1]]) if plan.flip else cut
 
 
-def check_window(manifest: ExportManifest, image: Image.Image, plan: WindowPlan, source: Path) -> None:
-    """Refuse a photo whose windows the image graph cannot take.
+def check_window(
+    manifest: ExportManifest, protocol: Protocol, image: Image.Image, plan: WindowPlan, source: Path
+) -> None:
+    """Refuse a photo whose windows, planned by a protocol, the image graph cannot take.
 
     Raises:
         MixreorgError: naming both sizes.
     """
+    require_patch(plan, protocol, image.size, manifest.patch_size)
     height, width = plan.window_size
     what = f"a photo of {image.width} x {image.height} pixels becomes {plan.width} x {plan.height}"
-    if min(height, width) < manifest.patch_size:
-        raise MixreorgError(f"{what}, thinner than one patch of {manifest.patch_size}; crop it, or raise short_side")
     if manifest.size is not None and manifest.size != (height, width):
         raise MixreorgError(
             f"{what} in windows of {width} x {height}, and {source} takes {manifest.size[1]} x {manifest.size[0]} "

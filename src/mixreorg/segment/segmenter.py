@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mixreorg.errors import MixreorgError
 from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
 from mixreorg.models.grouping import Assignment
@@ -29,7 +28,7 @@ from mixreorg.segment.resize import resize_photo
 from mixreorg.segment.results import BACKGROUND, Segmentation
 from mixreorg.segment.segment_merging import merge_segments
 from mixreorg.segment.sliding_window import MergedScores, merge_windows
-from mixreorg.segment.window_plan import WindowPlan, plan_windows
+from mixreorg.segment.window_plan import WindowPlan, plan_windows, require_patch
 from mixreorg.text.class_list import ClassName, flatten_phrases
 
 _LISTS_KEPT = 8
@@ -241,12 +240,7 @@ class Segmenter:
         Raises:
             MixreorgError: windows thinner than one patch.
         """
-        patch = self.model.config.image.patch_size
-        if min(plan.window_size) < patch:
-            raise MixreorgError(
-                f"a photo of {image.width} x {image.height} pixels becomes {plan.width} x {plan.height}, "
-                f"thinner than one patch of {patch}; crop it, or raise short_side"
-            )
+        require_patch(plan, self.protocol, image.size, self.model.config.image.patch_size)
         crops = []
         for scale in plan.scales:
             pixels = self.prepare(image, scale)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from mixreorg.errors import MixreorgError
 from mixreorg.segment.protocol import Protocol
 
 
@@ -96,6 +97,33 @@ def plan_windows(protocol: Protocol, width: int, height: int) -> WindowPlan:
     base = WindowPlan(new_height, new_width, tuple(boxes), flip=protocol.flip)
     tiles = tuple(_plan_tiles(protocol, width, height, scale, base.window_size) for scale in protocol.tile_scales)
     return replace(base, larger=tiles)
+
+
+def require_patch(plan: WindowPlan, protocol: Protocol, photo: tuple[int, int], patch: int) -> None:
+    """Refuse windows that are thinner than one patch, and say what makes them larger.
+
+    Args:
+        plan: of the photo.
+        protocol: that it follows.
+        photo: width and height of the photo in pixels.
+        patch: side of a patch in pixels.
+
+    Raises:
+        MixreorgError: they are.
+    """
+    if min(plan.window_size) >= patch:
+        return
+    becomes, side = f"becomes {plan.width} x {plan.height}", min(plan.width, plan.height)
+    if side >= patch:
+        height, width = plan.window_size
+        becomes, remedy = f"is cut into windows of {width} x {height}", "raise the protocol's window"
+    elif side < protocol.short_side:
+        remedy = f"crop it, or raise the protocol's long_side ({protocol.long_side})"
+    else:
+        remedy = f"raise short_side ({protocol.short_side})"
+    raise MixreorgError(
+        f"a photo of {photo[0]} x {photo[1]} pixels {becomes}, thinner than one patch of {patch}; {remedy}"
+    )
 
 
 def _plan_tiles(protocol: Protocol, width: int, height: int, scale: float, size: tuple[int, int]) -> WindowPlan:

@@ -156,6 +156,15 @@ def test_windows_may_be_one_patch_high(segmenter, exports) -> None:
         ).all()
 
 
+def test_photos_thinner_than_a_patch_are_refused_as_by_the_model(segmenter, exports) -> None:
+    errors = set()
+    for one in (segmenter, ExportedSegmenter(exports / "onnx", threads=1)):
+        with pytest.raises(MixreorgError, match=r"crop it, or raise the protocol's long_side \(2048\)") as caught:
+            one(photo(3, 3000), CLASSES)
+        errors.add(str(caught.value))
+    assert len(errors) == 1
+
+
 def test_templates_are_averaged_before_normalisation(segmenter, exports) -> None:
     protocol = segmenter.protocol.updated(templates=("a photo of a {}.", "{}", "the {} on the grass"))
     expected, _ = Segmenter(segmenter.model, protocol).class_embeddings(CLASSES)

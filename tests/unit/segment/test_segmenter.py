@@ -18,6 +18,21 @@ def photo(width: int = 90, height: int = 70, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("changes", "size", "message"),
+    [
+        ({}, (3, 200), r"3 x 200 pixels becomes 3 x 200, .* crop it, or raise the protocol's long_side \(200\)"),
+        ({"short_side": 4}, (90, 70), r"becomes 5 x 4, thinner than one patch of 8; raise short_side \(4\)"),
+        ({"window": 4, "stride": 4}, (90, 70), "cut into windows of 4 x 4, .* raise the protocol's window"),
+    ],
+)
+def test_windows_thinner_than_a_patch_are_refused_with_what_helps(
+    tiny_model: DualEncoder, changes: dict[str, int], size: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(MixreorgError, match=message):
+        Segmenter(tiny_model, WINDOWS.updated(long_side=200, **changes))(photo(*size), ["dog"])
+
+
 def test_labels_have_the_photos_size_and_the_names_given(tiny_model: DualEncoder) -> None:
     result = Segmenter(tiny_model, WINDOWS)(photo(), ["dog", "cat=cat|kitten", "grass"])
     assert result.label_map.shape == (70, 90)
