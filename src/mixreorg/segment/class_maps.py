@@ -48,7 +48,7 @@ def decode_windows(
     segment_embeddings: Tensor,
     image_embeddings: Tensor,
     class_embeddings: Tensor,
-    class_index: Tensor,
+    owners: Tensor,
     *,
     logit_scale: float,
     shortlist: int = 5,
@@ -80,7 +80,7 @@ def decode_windows(
         segment_embeddings: ``[B, S, E]``, L2-normalised.
         image_embeddings: ``[B, E]``, L2-normalised.
         class_embeddings: ``[P, E]`` phrases, L2-normalised.
-        class_index: ``[P]`` int64, the class of each phrase; no class from 0 to the largest is left out.
+        owners: ``[P]`` int64, the class of each phrase; no class from 0 to the largest is left out.
         logit_scale: exponentiated and clamped.
         shortlist: classes kept per window.
         background_threshold: None for no background.
@@ -93,19 +93,19 @@ def decode_windows(
     Raises:
         ValueError: shapes or indices that do not fit each other.
     """
-    _check(soft_assignment, grid, class_embeddings, class_index, shortlist)
-    class_EP, class_index = class_embeddings.float().T, class_index.to(class_embeddings.device)
+    _check(soft_assignment, grid, class_embeddings, owners, shortlist)
+    class_EP, owners = class_embeddings.float().T, owners.to(class_embeddings.device)
     # At a scale of up to 100, bfloat16 products would blur neighbouring classes into one.
     with torch.autocast(class_EP.device.type, enabled=False):
         phrase_logits_BSP = segment_embeddings.float() @ class_EP * logit_scale
         image_logits_BP = image_embeddings.float() @ class_EP * logit_scale
     if decoding == "softmax":
-        scores = largest_of_phrases(phrase_logits_BSP.softmax(dim=-1), class_index)
+        scores = largest_of_phrases(phrase_logits_BSP.softmax(dim=-1), owners)
         scores[..., list(absent)] = 0
     else:
         scores = score_segments(
-            largest_of_phrases(phrase_logits_BSP, class_index),
-            largest_of_phrases(image_logits_BP, class_index),
+            largest_of_phrases(phrase_logits_BSP, owners),
+            largest_of_phrases(image_logits_BP, owners),
             shortlist,
             num_negatives,
             absent,
@@ -156,11 +156,11 @@ def map_segments(soft_assignment: Tensor, grid: tuple[int, int], size: tuple[int
     return resized_BSHW.max(dim=1).indices
 
 
-def largest_of_phrases(values: Tensor, class_index: Tensor) -> Tensor:
+def largest_of_phrases(values: Tensor, owners: Tensor) -> Tensor:
     """Largest value of each class's phrases: ``[..., P]`` to ``[..., C]``."""
-    num_classes = int(class_index.max()) + 1
+    num_classes = int(owners.max()) + 1
     largest = values.new_full((*values.shape[:-1], num_classes), -torch.inf)
-    return largest.scatter_reduce(-1, class_index.expand_as(values), values, "amax")
+    return largest.scatter_reduce(-1, owners.expand_as(values), values, "amax")
 
 
 def shortlisted(image_logits_BC: Tensor, shortlist: int) -> Tensor:
@@ -187,14 +187,14 @@ def _check(
     soft_assignment: Tensor,
     grid: tuple[int, int],
     class_embeddings: Tensor,
-    class_index: Tensor,
+    owners: Tensor,
     shortlist: int,
 ) -> None:
     if soft_assignment.shape[-1] != grid[0] * grid[1]:
         raise ValueError(f"an assignment of {soft_assignment.shape[-1]} patches does not fit the grid {grid}")
-    if class_index.shape != class_embeddings.shape[:1] or not len(class_index):
-        raise ValueError(f"class_index {tuple(class_index.shape)} must name the class of each of the P > 0 phrases")
-    if int(class_index.min()) < 0 or len(torch.unique(class_index)) != int(class_index.max()) + 1:
-        raise ValueError("class_index must use every class from 0 to its largest value")
+    if owners.shape != class_embeddings.shape[:1] or not len(owners):
+        raise ValueError(f"owners {tuple(owners.shape)} must name the class of each of the P > 0 phrases")
+    if int(owners.min()) < 0 or len(torch.unique(owners)) != int(owners.max()) + 1:
+        raise ValueError("owners must use every class from 0 to its largest value")
     if shortlist < 1:
         raise ValueError(f"shortlist {shortlist} must be at least 1")

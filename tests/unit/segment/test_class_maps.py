@@ -18,7 +18,7 @@ def _inputs(batch=3, segments=4, grid=(3, 5), classes=9, width=16):
         "segment_embeddings": _unit(batch, segments, width, seed=1),
         "image_embeddings": _unit(batch, width, seed=2),
         "class_embeddings": _unit(classes, width, seed=3),
-        "class_index": torch.arange(classes),
+        "owners": torch.arange(classes),
         "logit_scale": 10.0,
     }
 
@@ -84,7 +84,7 @@ def test_a_repeated_synonym_changes_nothing():
     inputs = _inputs()
     expected = decode_windows(**inputs, background_threshold=0.3).segment_scores
     order = torch.tensor([8, 0, 1, 1, 2, 3, 4, 5, 5, 5, 6, 7])
-    doubled = {**inputs, "class_embeddings": inputs["class_embeddings"][order], "class_index": order}
+    doubled = {**inputs, "class_embeddings": inputs["class_embeddings"][order], "owners": order}
     torch.testing.assert_close(decode_windows(**doubled, background_threshold=0.3).segment_scores, expected)
 
 
@@ -92,7 +92,7 @@ def test_a_further_synonym_only_raises_its_class():
     inputs = _inputs()
     before = decode_windows(**inputs, shortlist=100).segment_scores
     inputs["class_embeddings"] = torch.cat([inputs["class_embeddings"], _unit(1, 16, seed=9)])
-    inputs["class_index"] = torch.cat([inputs["class_index"], torch.tensor([4])])
+    inputs["owners"] = torch.cat([inputs["owners"], torch.tensor([4])])
     after = decode_windows(**inputs, shortlist=100).segment_scores
     assert (after[..., 4] >= before[..., 4] - 1e-7).all()
     assert (after[..., 4] > before[..., 4] + 1e-3).any()
@@ -126,9 +126,9 @@ def test_arg_max_follows_the_resize():
     ("change", "message"),
     [
         ({"grid": (4, 5)}, "does not fit the grid"),
-        ({"class_index": torch.arange(8)}, "class of each"),
-        ({"class_index": torch.arange(9) + 1}, "every class"),
-        ({"class_index": torch.arange(9) - 1}, "every class"),
+        ({"owners": torch.arange(8)}, "class of each"),
+        ({"owners": torch.arange(9) + 1}, "every class"),
+        ({"owners": torch.arange(9) - 1}, "every class"),
         ({"shortlist": 0}, "at least 1"),
     ],
 )
@@ -140,7 +140,7 @@ def test_inputs_that_do_not_fit(change, message):
 def test_negatives_leave_the_shortlist_and_the_ratios_of_the_wanted_classes_alone():
     inputs = _inputs(classes=12)
     with_negatives = decode_windows(**inputs, shortlist=3, num_negatives=4).segment_scores
-    wanted = {**inputs, "class_embeddings": inputs["class_embeddings"][:8], "class_index": torch.arange(8)}
+    wanted = {**inputs, "class_embeddings": inputs["class_embeddings"][:8], "owners": torch.arange(8)}
     alone = decode_windows(**wanted, shortlist=3).segment_scores
     assert torch.equal(with_negatives[..., :8] > 0, alone > 0)
     assert (with_negatives[..., 8:] > 0).sum(-1).tolist() == [[3] * 4] * 3
