@@ -86,7 +86,7 @@ class Straightforward:
         output = self.model.encode_image(crop)
         scale = float(self.model.scale)
         logits = output.segment_embeddings[0] @ self.embeddings.T * scale
-        image = output.embedding[0] @ self.embeddings.T * scale
+        image = output.image_embedding[0] @ self.embeddings.T * scale
         kept = image.argsort(descending=True, stable=True)[: self.protocol.shortlist]
         listed = torch.full_like(logits, -torch.inf)
         listed[:, kept] = logits[:, kept]

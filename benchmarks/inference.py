@@ -86,7 +86,7 @@ def eager_variants(theirs: GroupViTModel, ours: DualEncoder, pixels: torch.Tenso
         assignment, grid = output.encoding.patch_assignment, output.encoding.grid
         segments, scale = output.segment_embeddings, float(ours.scale)
         return decode_windows(
-            assignment, grid, size, segments, output.embedding, embeddings, owners, logit_scale=scale
+            assignment, grid, size, segments, output.image_embedding, embeddings, owners, logit_scale=scale
         ).expand()
 
     def in_bf16(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

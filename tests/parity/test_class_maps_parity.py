@@ -144,7 +144,7 @@ def _encode(encoder: DualEncoder, windows: Tensor, kit, classes: str, threshold:
         output.encoding.grid,
         (windows.shape[-2], windows.shape[-1]),
         output.segment_embeddings,
-        output.embedding,
+        output.image_embedding,
         class_embeddings,
         torch.arange(len(class_embeddings)),
         logit_scale=float(encoder.scale.detach()),

@@ -69,9 +69,9 @@ def test_equals_transformers(size: str) -> None:
     ids[torch.arange(3), torch.tensor([11, 5, 8])] = config.text.end_id
     expected = theirs(input_ids=ids, pixel_values=images, output_attentions=True, output_segmentation=True)
     image, text = ours.encode_image(images), ours.encode_text(ids)
-    assert_close(image.embedding, expected.image_embeds)
+    assert_close(image.image_embedding, expected.image_embeds)
     assert_close(text, expected.text_embeds)
-    assert_close(ours.similarity(image.embedding, text), expected.logits_per_image)
+    assert_close(ours.similarity(image.image_embedding, text), expected.logits_per_image)
     assert_close(image.encoding.segment_tokens, expected.vision_model_output.last_hidden_state)
     groupings = grouping_maps(theirs, images)
     for ours_map, theirs_map in zip(image.encoding.assignments, groupings, strict=True):
@@ -122,12 +122,12 @@ def test_equals_the_original_code(shared: Path, source: str) -> None:
     inputs, expected = np.load(parity / "small_inputs.npz"), np.load(parity / "small_outputs.npz")
     image = ours.encode_image(torch.from_numpy(inputs["images"]))
     text = ours.encode_text(torch.from_numpy(inputs["token_ids"]).long())
-    assert_close(image.embedding, expected["image_embed_norm"])
+    assert_close(image.image_embedding, expected["image_embed_norm"])
     assert_close(text, expected["text_embed_norm"])
     assert_close(image.encoding.segment_tokens, expected["segment_tokens"])
     assert_close(ours.image_projector(image.encoding.segment_tokens), expected["segment_embed"])
     assert_close(ours.scale, expected["logit_scale"])
-    assert_close(ours.similarity(image.embedding, text), expected["similarity"])
+    assert_close(ours.similarity(image.image_embedding, text), expected["similarity"])
     for index, assignment in enumerate(image.encoding.assignments):
         assert_close(assignment.soft, expected[f"attn{index}_soft"])
         assert_close(assignment.hard, expected[f"attn{index}_hard"])

@@ -77,9 +77,9 @@ def test_embeddings_and_assignments(model: DualEncoder) -> None:
     ids = model.tokenizer.encode(captions)
     assert np.array_equal(ids.numpy(), inputs["token_ids"])
     image, text = model.encode_image(torch.from_numpy(inputs["images"])), model.encode_text(ids)
-    assert_close(image.embedding, expected["image_embed_norm"])
+    assert_close(image.image_embedding, expected["image_embed_norm"])
     assert_close(text, expected["text_embed_norm"])
-    assert_close(model.similarity(image.embedding, text), expected["similarity"])
+    assert_close(model.similarity(image.image_embedding, text), expected["similarity"])
     for index, assignment in enumerate(image.encoding.assignments):
         assert_close(assignment.soft, expected[f"attn{index}_soft"])
         assert_close(assignment.hard, expected[f"attn{index}_hard"])
@@ -92,7 +92,7 @@ def decode(model: DualEncoder, windows: torch.Tensor, classes: torch.Tensor, thr
         output.encoding.grid,
         (windows.shape[-2], windows.shape[-1]),
         output.segment_embeddings,
-        output.embedding,
+        output.image_embedding,
         classes,
         torch.arange(len(classes)),
         logit_scale=float(model.scale),

@@ -172,7 +172,7 @@ def _recognised(
     segmenter: Segmenter, windows: ImageOutput, classes: Sequence[ClassName], true_indices: npt.NDArray[np.integer]
 ) -> int:
     embeddings, owners = segmenter.class_embeddings(classes)
-    fit_C = largest_of_phrases(windows.embedding @ embeddings.T, owners).mean(dim=0)
+    fit_C = largest_of_phrases(windows.image_embedding @ embeddings.T, owners).mean(dim=0)
     best = torch.topk(fit_C, len(true_indices)).indices.tolist()
     return len(set(best) & set(true_indices.tolist()))
 

@@ -43,7 +43,7 @@ class DualEncoderConfig(StrictConfig):
 class ImageOutput:
     """An encoded batch of images in the joint space."""
 
-    embedding: Tensor
+    image_embedding: Tensor
     """``[B, E]`` L2-normalised image embeddings."""
     segment_embeddings: Tensor
     """``[B, S, E]`` L2-normalised embeddings of the final segments."""
@@ -59,7 +59,7 @@ class ImageOutput:
             (Assignment(first.soft[rows]), Assignment(second.soft[rows])),
             self.encoding.grid,
         )
-        return ImageOutput(self.embedding[rows], self.segment_embeddings[rows], encoding)
+        return ImageOutput(self.image_embedding[rows], self.segment_embeddings[rows], encoding)
 
     @classmethod
     def concatenate(cls, parts: list["ImageOutput"]) -> "ImageOutput":
@@ -74,7 +74,7 @@ class ImageOutput:
             encodings[0].grid,
         )
         return cls(
-            torch.cat([part.embedding for part in parts]),
+            torch.cat([part.image_embedding for part in parts]),
             torch.cat([part.segment_embeddings for part in parts]),
             encoding,
         )
@@ -210,7 +210,7 @@ class DualEncoder(nn.Module):
         """
         encoding = self.image_encoder(images, keys)
         return ImageOutput(
-            embedding=F.normalize(self.image_projector(encoding.pooled), dim=-1),
+            image_embedding=F.normalize(self.image_projector(encoding.pooled), dim=-1),
             segment_embeddings=F.normalize(self.image_projector(encoding.segment_tokens, "running"), dim=-1),
             encoding=encoding,
         )

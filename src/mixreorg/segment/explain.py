@@ -394,5 +394,5 @@ def _logits(
     embeddings, owners = segmenter.class_embeddings(compared)
     phrases = embeddings.float().T
     # As decoding computes them, to the last bit: the scaling comes last.
-    image_logits = largest_of_phrases(output.embedding.float() @ phrases * logit_scale, owners)
+    image_logits = largest_of_phrases(output.image_embedding.float() @ phrases * logit_scale, owners)
     return output.segment_embeddings.float() @ phrases * logit_scale, image_logits, owners

@@ -162,7 +162,7 @@ class Segmenter:
         phrases, owners = self.class_embeddings(classes)
         names, _ = self.class_embeddings([ClassName(name) for name in bank])
         photo = PhotoEmbeddings(
-            output.embedding.float().cpu().numpy(),
+            output.image_embedding.float().cpu().numpy(),
             output.segment_embeddings.float().cpu().numpy(),
             segment_map.cpu().numpy(),
         )
@@ -321,7 +321,7 @@ class Segmenter:
             output.encoding.grid,
             plan.window_size,
             output.segment_embeddings,
-            output.embedding,
+            output.image_embedding,
             embeddings,
             owners,
             logit_scale=self.logit_scale,

@@ -112,7 +112,7 @@ def test_recognition_ranks_classes_and_not_phrases(voc: Path, tiny_model: DualEn
         fit = []
         for item in split.classes:
             embeddings, _ = segmenter.class_embeddings([item])
-            fit.append(float((windows.embedding @ embeddings.T).amax(dim=1).mean()))
+            fit.append(float((windows.image_embedding @ embeddings.T).amax(dim=1).mean()))
         expected += len({2, 3} & set(np.argsort(fit)[-2:].tolist()))
     result = evaluate_split(segmenter, split)
     assert result.num_true_classes == 10

@@ -141,7 +141,7 @@ def test_embeddings_and_assignments_are_those_of_the_model(segmenter, exports, t
     for ours, theirs in (
         (found.assignment, assignment),
         (found.segment_embeddings, expected.segment_embeddings),
-        (found.image_embedding, expected.embedding),
+        (found.image_embedding, expected.image_embedding),
         (exported.class_embeddings(CLASSES), segmenter.class_embeddings(CLASSES)[0]),
     ):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)

@@ -161,7 +161,7 @@ def test_transformers_loads_the_folder(folder: Path, tmp_path: Path) -> None:
     assert inputs["pixel_values"].shape == (1, 3, 32, 32)
     expected = theirs.eval()(**inputs)
     torch.testing.assert_close(
-        ours.encode_image(inputs["pixel_values"]).embedding, expected.image_embeds, atol=1e-5, rtol=0
+        ours.encode_image(inputs["pixel_values"]).image_embedding, expected.image_embeds, atol=1e-5, rtol=0
     )
     ids = ours.tokenizer.encode(texts)
     torch.testing.assert_close(ours.encode_text(ids), expected.text_embeds, atol=1e-5, rtol=0)

@@ -32,7 +32,7 @@ def assert_same_outputs(model: DualEncoder, theirs: GroupViTModel) -> None:
     ids = torch.randint(1, 500, (3, 9))
     ids[torch.arange(3), torch.tensor([8, 4, 6])] = model.config.text.end_id
     expected = theirs(input_ids=ids, pixel_values=images)
-    image, text = model.encode_image(images).embedding, model.encode_text(ids)
+    image, text = model.encode_image(images).image_embedding, model.encode_text(ids)
     torch.testing.assert_close(image, expected.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(text, expected.text_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.similarity(image, text), expected.logits_per_image, atol=1e-5, rtol=0)

@@ -43,7 +43,7 @@ def test_a_model_takes_all_of_a_transformers_folder(
     images = torch.randn(2, 3, 32, 32)
     ids = tokenizer.encode(["a photo of a dog", "a car on the sand"])
     expected = theirs(input_ids=ids, pixel_values=images)
-    torch.testing.assert_close(model.encode_image(images).embedding, expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.encode_image(images).image_embedding, expected.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.encode_text(ids), expected.text_embeds, atol=1e-5, rtol=0)
     total = len(model.state_dict())
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -65,8 +65,8 @@ def test_positions_of_another_grid_are_resized_as_the_encoder_does(
     report = start(larger, tmp_path)
     assert "image_encoder.position_embedding 4x4 -> 7x7" in report.summary()
     images = torch.randn(2, 3, 56, 56)
-    expected = tiny_model.eval().encode_image(images).embedding
-    torch.testing.assert_close(larger.encode_image(images).embedding, expected)
+    expected = tiny_model.eval().encode_image(images).image_embedding
+    torch.testing.assert_close(larger.encode_image(images).image_embedding, expected)
 
 
 def test_what_has_no_counterpart_is_accounted_for(

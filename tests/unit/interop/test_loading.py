@@ -38,7 +38,7 @@ def test_a_folder_of_transformers(hf_folder: Path, theirs: GroupViTModel, tokeni
     assert model.tokenizer.to_dict() == tokenizer.to_dict()
     images, ids = torch.randn(2, 3, 32, 32), tokenizer.encode(["a dog", "a photo of a cat"])
     expected = theirs(input_ids=ids, pixel_values=images)
-    torch.testing.assert_close(model.encode_image(images).embedding, expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.encode_image(images).image_embedding, expected.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.encode_text(ids), expected.text_embeds, atol=1e-5, rtol=0)
 
 

@@ -9,7 +9,7 @@ from mixreorg.models.dual_encoder import DualEncoder, Projector, trim
 def test_embeddings_are_normalised(tiny_model: DualEncoder) -> None:
     output = tiny_model.eval().encode_image(torch.randn(2, 3, 32, 32))
     texts = tiny_model.encode_text(tiny_model.tokenizer.encode(["a dog", "a cat on the sand"]))  # type: ignore[union-attr]
-    for embeddings in (output.embedding, output.segment_embeddings, texts):
+    for embeddings in (output.image_embedding, output.segment_embeddings, texts):
         torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(embeddings.shape[:-1]))
 
 

@@ -134,5 +134,5 @@ def test_group_tokens_start_at_the_configured_spread() -> None:
 def test_parts_and_concatenation_of_outputs(tiny_model: DualEncoder) -> None:
     output = tiny_model.eval().encode_image(torch.randn(5, 3, 32, 32))
     again = type(output).concatenate([output.part(0, 2), output.part(2, 5)])
-    assert torch.equal(output.embedding, again.embedding)
+    assert torch.equal(output.image_embedding, again.image_embedding)
     assert torch.equal(output.encoding.patch_assignment, again.encoding.patch_assignment)

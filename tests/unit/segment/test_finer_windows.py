@@ -104,7 +104,7 @@ def test_windows_are_encoded_in_the_order_of_the_plan(varied_model: DualEncoder)
             mirrored = number >= plan.num_windows // 2
             with torch.inference_mode():
                 alone = varied_model.encode_image((crop.flip(-1) if mirrored else crop)[None])
-            torch.testing.assert_close(encoded.embedding[number], alone.embedding[0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(encoded.image_embedding[number], alone.image_embedding[0], atol=1e-5, rtol=1e-4)
             assignment = alone.encoding.patch_assignment.reshape(3, *alone.encoding.grid)
             expected = assignment.flip(-1) if mirrored else assignment
             found = encoded.encoding.patch_assignment[number].reshape(expected.shape)

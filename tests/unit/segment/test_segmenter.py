@@ -53,10 +53,12 @@ def test_several_photos_encode_as_each_alone(tiny_model: DualEncoder) -> None:
     segmenter = Segmenter(tiny_model, WINDOWS)
     photos = [photo(seed=seed) for seed in range(3)]
     together = segmenter.encode(photos)
-    count = len(together.embedding) // 3
+    count = len(together.image_embedding) // 3
     for index, single in enumerate(photos):
         part = together.part(index * count, (index + 1) * count)
-        torch.testing.assert_close(part.embedding, segmenter.encode([single]).embedding, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            part.image_embedding, segmenter.encode([single]).image_embedding, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_one_window_that_covers_the_photo_equals_the_whole_photo(tiny_model: DualEncoder) -> None:
