@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mixreorg.ablate.collect import is_trained
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.loading import load_model
+from mixreorg.train.card import read_card
 from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.trainer import train
 
@@ -143,25 +145,53 @@ def test_a_reading_process_that_dies_stops_the_run_with_all_it_has_learned(confi
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
-def test_a_signal_during_evaluation_ends_it(
-    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def numbers(folder: Path) -> list[dict[str, float]]:
+    """Losses and evaluations of a log, without what depends on the clock."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    names = ("step", "train/loss", "val/")
+    return [{name: value for name, value in record.items() if name.startswith(names)} for record in records]
+
+
+@pytest.mark.parametrize("steps", [4, 6], ids=["after the last step", "at an interval"])
+def test_an_evaluation_that_a_signal_ends_is_done_on_resuming(
+    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     import mixreorg.train.trainer as trainer
 
+    config = train_config.updated(steps=steps)
     original = trainer.evaluate_split
 
     def terminated(*arguments: object, **options: object) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer, "evaluate_split", terminated)
-    stream = io.StringIO()
-    outcome = train(train_config, tmp_path / "run", device="cpu", console=Console(file=stream, width=200))
-    assert outcome.stopped == "terminate"
-    assert outcome.step == 4
-    assert outcome.metrics == {}
-    assert "evaluation left out" in stream.getvalue()
-    assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir()
+    def go_on(folder: Path) -> tuple[trainer.TrainOutcome, str]:
+        stream = io.StringIO()
+        outcome = train(config, folder, resume="auto", device="cpu", console=Console(file=stream, width=200))
+        return outcome, stream.getvalue()
+
+    for _ in range(2):  # the second time on resuming, in the evaluation that it begins with
+        monkeypatch.setattr(trainer, "evaluate_split", terminated)
+        outcome, console = go_on(tmp_path / "run")
+        assert (outcome.step, outcome.stopped, outcome.metrics) == (4, "terminate", {})
+        assert console.count("evaluation left out") == 1
+        assert "is finished" not in console
+        monkeypatch.undo()
+        state = json.loads((tmp_path / "run" / "state.json").read_text())
+        assert state == {"latest": "step-00000004", "best": None}
+        assert not is_trained(tmp_path / "run", 4)
+    whole, _ = go_on(tmp_path / "whole")
+    resumed, _ = go_on(tmp_path / "run")
+    assert resumed == whole
+    assert is_trained(tmp_path / "run", steps)
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+    for name in ("state.json", "checkpoints/step-00000004/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    cards = [read_card(tmp_path / name / "checkpoints" / "step-00000004") for name in ("run", "whole")]
+    assert cards[0].metrics == cards[1].metrics != {}
+    again, console = go_on(tmp_path / "run")
+    assert again == whole
+    assert "is finished" in console
 
 
 def test_resuming_on_other_pairs_is_refused(config: TrainConfig, tmp_path: Path) -> None:

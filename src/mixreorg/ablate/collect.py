@@ -36,8 +36,11 @@ _TRAIN_VALUES = ("loss", *LOSS_TERMS, "mixed_mask_accuracy", "segments_in_use")
 
 
 def is_trained(run: Path, steps: int) -> bool:
-    """Whether a run folder holds a run that was trained to its last step."""
-    return (run / "card.json").is_file() and read_card(run).step >= steps
+    """Whether a run folder holds a run that was trained to its last step, and evaluated there if it is evaluated."""
+    if not (run / "card.json").is_file():
+        return False
+    card = read_card(run)
+    return card.step >= steps and (card.config.evaluation.root is None or bool(card.metrics))
 
 
 def collect(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: dict[Path, MeasureJob], out: Path) -> AblationResults:

@@ -1,6 +1,7 @@
 """The training loop: it knows batches, loss terms, checkpoints and sinks, and nothing of any method."""
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +57,9 @@ class TrainOutcome:
     step: int
     """Finished steps."""
     stopped: Stop | None
-    """The signal that ended the run before its last step, if one did."""
+    """The signal that ended the run before its last step or the evaluation of it, if one did."""
     metrics: dict[str, float]
-    """The newest evaluation, percent."""
+    """The newest evaluation, percent, from the checkpoint on that the run was resumed from; empty without one."""
 
 
 def train(
@@ -141,19 +142,22 @@ class _Run:
         objective = build_objective(model, self.config.objective).to(self.engine.device)
         optimizer = build_optimizer(objective, self.config.optim)
         self.step = self.store.restore(checkpoint, objective, model, optimizer) if checkpoint is not None else 0
-        self.saved_step = self.step
         self.engine.prepare(objective, optimizer)
-        if checkpoint is not None:
-            self.engine.restore_scaler(read_card(checkpoint).scaler)
-        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.metrics: dict[str, float] = {}
+        if checkpoint is not None:
+            card = read_card(checkpoint)
+            self.engine.restore_scaler(card.scaler)
+            self.metrics = {name: math.nan if value is None else value for name, value in card.metrics.items()}
+        # Step of the newest checkpoint, and whether it holds an evaluation.
+        self.saved = self.step, self._is_evaluated
+        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.alarms = Alarms(self.config.alarms, self.config)
         self.problems: Problems = self.source.problems
         self.met: set[Problem] = set()
 
     def loop(self) -> TrainOutcome:
-        """Train to the last step or to a signal, then save. A finished run is left as it is."""
-        if self.step >= self.last_step:
+        """Train to the last step or to a signal, then save. A run that is finished and evaluated is left as it is."""
+        if self.step >= self.last_step and not self._owes_evaluation():
             self._say(f"{self.run} is finished: step {self.step} of {self.config.steps}")
             self.engine.close()
             return TrainOutcome(self.step, None, self.metrics)
@@ -170,9 +174,9 @@ class _Run:
         )
         try:
             with StopSignals() as self.signals:
+                self._catch_up(sinks)
                 stopped, failure = self._train(sinks)
-                if not stopped and self.metrics.get("step") != self.step:
-                    self._evaluate(sinks)
+                stopped = stopped or self._owes_evaluation()
                 self._save()
         finally:
             for sink in sinks:
@@ -188,6 +192,13 @@ class _Run:
         if failure is not None:
             raise failure
         return TrainOutcome(self.step, self.signals.asked if stopped else None, self.metrics)
+
+    def _catch_up(self, sinks: list[MetricSink]) -> None:
+        """Do the evaluation that an earlier call was stopped in; its checkpoint gets it, and may be the best."""
+        if self._owes_evaluation():
+            self._evaluate(sinks)
+            self._save()
+            self.meter.exclude_pause()
 
     def _train(self, sinks: list[MetricSink]) -> tuple[bool, MixreorgError | None]:
         """Step until the last step is done, or any process was asked to stop or cannot go on.
@@ -206,13 +217,9 @@ class _Run:
         while self.step < self.last_step:
             batch, failure = self._next(reader)
             # Agreed on before the step: all processes then end with the same finished steps.
-            interrupted, terminated, failed = self.engine.any_process(
-                [self.signals.asked == "interrupt", self.signals.asked == "terminate", failure is not None]
-            )
-            if batch is None or interrupted or terminated or failed:
-                if interrupted or terminated:
-                    self.signals.asked = "terminate" if terminated else "interrupt"
-                elif failure is None:
+            stopped, failed = self._agree(failure is not None)
+            if batch is None or stopped or failed:
+                if failure is None and not stopped:
                     failure = MixreorgError("another process could not go on; its own message says why")
                 return True, failure
             self.meter.data_ready()
@@ -221,6 +228,18 @@ class _Run:
             self.meter.step_done()
             self._after_step(terms, sinks)
         return False, None
+
+    def _agree(self, failed: bool) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether any failed; every process must call this together.
+
+        All processes know the signal then, and end alike.
+        """
+        interrupted, terminated, failed = self.engine.any_process(
+            [self.signals.asked == "interrupt", self.signals.asked == "terminate", failed]
+        )
+        if interrupted or terminated:
+            self.signals.asked = "terminate" if terminated else "interrupt"
+        return interrupted or terminated, failed
 
     def _next(self, reader: BatchReader) -> tuple[PairBatch | None, MixreorgError | None]:
         try:
@@ -242,7 +261,7 @@ class _Run:
     def _after_step(self, terms: LossTerms, sinks: list[MetricSink]) -> None:
         if self.step % self.config.log_every == 0 or self.step == self.last_step:
             self._log(terms, sinks)
-        if self.step % self.config.evaluation.every == 0:
+        if self._owes_evaluation():
             self._evaluate(sinks)
         if self.step % self.config.checkpoint_every == 0 and self.step < self.last_step:
             self._check_finite(terms)
@@ -272,9 +291,19 @@ class _Run:
         if bad_loss or bad_gradient:
             raise MixreorgError(self.alarms.not_finite(self.step, "loss" if bad_loss else "gradient").message)
 
+    @property
+    def _is_evaluated(self) -> bool:
+        """Whether the newest evaluation is that of the finished steps."""
+        return self.metrics.get("step") == self.step
+
+    def _owes_evaluation(self) -> bool:
+        """Whether an evaluation is due, as at every interval and after the last step, and has not been done."""
+        due = self.step % self.config.evaluation.every == 0 or self.step == self.last_step
+        return self.split is not None and self.step > 0 and due and not self._is_evaluated
+
     def _evaluate(self, sinks: list[MetricSink]) -> None:
-        if self.split is None:
-            return
+        """Evaluate the finished steps, unless any process is asked to stop meanwhile."""
+        assert self.split is not None
 
         def go_on(_: int) -> None:
             if self.signals.asked is not None:
@@ -288,8 +317,8 @@ class _Run:
         try:
             result = evaluate_split(segmenter, self.split, BACKGROUND_THRESHOLDS, part=part, advance=go_on)
         except _StopEvaluationError:
-            self._say("evaluation left out: the run was asked to stop")
-        (given_up,) = self.engine.any_process([result is None])
+            self._say("evaluation left out: the run was asked to stop; --resume auto begins with it")
+        _, given_up = self._agree(result is None)
         if result is not None and not given_up:
             _sum_over_processes(result, self.engine.device)
             self.metrics = {"step": float(self.step), **result.metrics()}
@@ -298,13 +327,13 @@ class _Run:
         self.meter.exclude_pause()
 
     def _save(self) -> None:
-        """Save a checkpoint of the finished steps, unless there is one."""
-        if self.saved_step == self.step:
+        """Save a checkpoint of the finished steps and their evaluation, unless there is one."""
+        if self.saved == (self.step, self._is_evaluated):
             return
         objective, optimizer = self.engine.snapshot(), self.engine.optimizer_snapshot()
         failure: MixreorgError | None = None
         if rank() == 0:
-            metrics = self.metrics if self.metrics.get("step") == self.step else {}
+            metrics = self.metrics if self._is_evaluated else {}
             try:
                 progress = Progress(self.step, metrics, self.engine.scaler_state)
                 self.store.save(objective, objective.model, optimizer, progress)
@@ -313,7 +342,7 @@ class _Run:
         (failed,) = self.engine.any_process([failure is not None])
         if failed:
             raise failure or MixreorgError("process 0 could not save a checkpoint; its own message says why")
-        self.saved_step = self.step
+        self.saved = self.step, self._is_evaluated
 
     def _initialise(self, model: DualEncoder) -> None:
         """Take the weights that the run starts from; before the folder is claimed, so that an error leaves none."""
