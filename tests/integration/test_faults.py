@@ -16,10 +16,14 @@ import pytest
 from rich.console import Console
 
 from mixreorg.ablate.collect import is_trained
+from mixreorg.data.loader import PairBatch
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.loading import load_model
+from mixreorg.objectives.terms import LossTerms
 from mixreorg.train.card import read_card
 from mixreorg.train.config import EvaluationConfig, TrainConfig
+from mixreorg.train.engine import Engine, StepInputs
+from mixreorg.train.reading import BatchReader
 from mixreorg.train.trainer import train
 
 
@@ -143,6 +147,34 @@ def test_a_reading_process_that_dies_stops_the_run_with_all_it_has_learned(confi
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").is_dir()
     run(config, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("cause", ["signal", "data"])
+def test_what_is_not_a_number_is_not_saved_at_a_stop(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    original = Engine.step
+
+    def fail(reader: BatchReader) -> PairBatch:
+        raise MixreorgError("cannot read the shard")
+
+    def step(engine: Engine, inputs: StepInputs, number: int, rate: float) -> LossTerms:
+        if number == 2:
+            engine.objective.model.logit_scale.data.fill_(float("nan"))
+            if cause == "signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                monkeypatch.setattr(BatchReader, "next", fail)
+        return original(engine, inputs, number, rate)
+
+    monkeypatch.setattr(Engine, "step", step)
+    config = config.updated(steps=4, checkpoint_every=2, log_every=4)
+    with pytest.raises(MixreorgError, match=r"not a finite number at step 3.* newest checkpoint is that of step 2"):
+        run(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["latest"] == "step-00000002"
+    run(config, tmp_path / "run")
+    assert is_trained(tmp_path / "run", 4)
 
 
 def numbers(folder: Path) -> list[dict[str, float]]:

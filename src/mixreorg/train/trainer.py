@@ -150,6 +150,7 @@ class _Run:
             self.metrics = {name: math.nan if value is None else value for name, value in card.metrics.items()}
         # Step of the newest checkpoint, and whether it holds an evaluation.
         self.saved = self.step, self._is_evaluated
+        self.terms: LossTerms | None = None
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.alarms = Alarms(self.config.alarms, self.config)
         self.problems: Problems = self.source.problems
@@ -223,17 +224,14 @@ class _Run:
                     failure = MixreorgError("another process could not go on; its own message says why")
                 return True, failure
             self.meter.data_ready()
-            terms = self._train_step(batch)
+            self.terms = self._train_step(batch)
             self.step += 1
             self.meter.step_done()
-            self._after_step(terms, sinks)
+            self._after_step(self.terms, sinks)
         return False, None
 
     def _agree(self, failed: bool) -> tuple[bool, bool]:
-        """Whether any process was asked to stop, and whether any failed; every process must call this together.
-
-        All processes know the signal then, and end alike.
-        """
+        """Whether any process was asked to stop, which all then know of, and whether any failed; called together."""
         interrupted, terminated, failed = self.engine.any_process(
             [self.signals.asked == "interrupt", self.signals.asked == "terminate", failed]
         )
@@ -264,7 +262,6 @@ class _Run:
         if self._owes_evaluation():
             self._evaluate(sinks)
         if self.step % self.config.checkpoint_every == 0 and self.step < self.last_step:
-            self._check_finite(terms)
             self._save()
             self.meter.exclude_pause()
 
@@ -274,7 +271,7 @@ class _Run:
         if world_size() > 1:
             dist.all_reduce(values)
             values /= world_size()
-        self._check_finite(terms)
+        self._check_finite()
         metrics = {**dict(zip(scalars, values.tolist(), strict=True)), **self.meter.read()}
         for sink in sinks:
             sink.write(self.step, {f"train/{name}": value for name, value in metrics.items()})
@@ -282,14 +279,19 @@ class _Run:
             for sink in sinks:
                 sink.alarm(self.step, alarm)
 
-    def _check_finite(self, terms: LossTerms) -> None:
+    def _check_finite(self) -> None:
         """Stop before anything that is not a number is logged as progress or saved as a checkpoint."""
-        finite = [bool(value.isfinite()) for value in (terms.total.detach(), terms.diagnostics["gradient_norm"])]
+        if self.terms is None:
+            return  # as restored from a checkpoint
+        values = self.terms.total.detach(), self.terms.diagnostics["gradient_norm"]
+        finite = [bool(value.isfinite()) for value in values]
         # Scaled losses may overflow: such a step is skipped and the scale lowered.
         finite[1] = finite[1] or self.engine.scaler_state is not None
         bad_loss, bad_gradient = self.engine.any_process([not good for good in finite])
         if bad_loss or bad_gradient:
-            raise MixreorgError(self.alarms.not_finite(self.step, "loss" if bad_loss else "gradient").message)
+            alarm = self.alarms.not_finite(self.step, "loss" if bad_loss else "gradient")
+            newest = f"; the newest checkpoint is that of step {self.saved[0]:,}" if self.saved[0] else ""
+            raise MixreorgError(f"{alarm.message}. Nothing of this was saved{newest}")
 
     @property
     def _is_evaluated(self) -> bool:
@@ -330,6 +332,7 @@ class _Run:
         """Save a checkpoint of the finished steps and their evaluation, unless there is one."""
         if self.saved == (self.step, self._is_evaluated):
             return
+        self._check_finite()
         objective, optimizer = self.engine.snapshot(), self.engine.optimizer_snapshot()
         failure: MixreorgError | None = None
         if rank() == 0:
