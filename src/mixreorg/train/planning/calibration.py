@@ -87,8 +87,9 @@ def measure_step(
 ) -> StepTime:
     """Time augmentation, forward, backward and optimizer steps on random pairs.
 
-    Runs whole steps of the engine on one process, of two sizes and at most as many pairs as ``share``; this takes some
-    seconds. A gradient cache is not run but reckoned, for its chunk may be larger than what can be tried in seconds.
+    Runs whole steps of the engine on one process, of two sizes and at most as many pairs as ``share``, but two at
+    least; this takes some seconds. A gradient cache is not run but reckoned, for its chunk may be larger than what can
+    be tried in seconds.
 
     Args:
         config: the run, its tokenizer resolved.
@@ -164,12 +165,13 @@ def _sizes(engine: Engine, config: TrainConfig, share: int, text_length: int) ->
     """Two batches to measure, multiples of the mixing group; warms up."""
     unit = config.objective.group_size if isinstance(config.objective, MixReorgConfig) else 1
     wanted = _FIRST_BATCH.get(engine.device.type, _FIRST_BATCH_ELSEWHERE)
-    first = min(-(-wanted // unit) * unit, share)
+    # In one process BatchNorm needs two pairs; a line through two and four leads to a share of one.
+    first, most = (min(-(-wanted // unit) * unit, share), share) if share > 1 else (2, 4)
     seconds = _step_seconds(engine, config, first, text_length, 0)
     if seconds < _STEP_SECONDS:
         seconds = _step_seconds(engine, config, first, text_length, 1)
     ratio = min(max(int(_STEP_SECONDS / seconds), 1), _LARGEST_RATIO)
-    return first, min(first * ratio, share)
+    return first, min(first * ratio, most)
 
 
 def _step_seconds(engine: Engine, config: TrainConfig, size: int, text_length: int, step: int) -> float:

@@ -352,8 +352,10 @@ class _Memory:
                 config = self._with(chunk, checkpointing)
                 memory = self.of(share, config)
                 if self.fits(memory):
-                    flops = flops_per_pair(config, config.batch_size, text_length=self.text_length).total_train
-                    found.append(Choice(chunk, checkpointing, memory.total, flops))
+                    flops = flops_per_pair(
+                        config, config.batch_size, devices=self.machine.devices, text_length=self.text_length
+                    )
+                    found.append(Choice(chunk, checkpointing, memory.total, flops.total_train))
                     break
         return min(found, key=lambda choice: (choice.flops, choice.memory), default=None)
 

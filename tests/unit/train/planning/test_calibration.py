@@ -56,6 +56,13 @@ def test_a_batch_smaller_than_what_is_tried(config: TrainConfig) -> None:
     assert time.fixed == 0
 
 
+def test_a_share_of_one_pair_is_reckoned_from_more(config: TrainConfig) -> None:
+    # Which one process cannot train on: BatchNorm needs two.
+    time = measure_step(config.updated(objective=GroupViTConfig()), 1, text_length=8, processes=64, device="cpu")
+    assert time.batches in ((2, 2), (2, 4))
+    assert 0 < time.seconds(1) <= time.seconds(2)
+
+
 def test_noun_prompts_are_made_and_trained_on(
     config: TrainConfig, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,16 +62,17 @@ def test_measured_steps_take_the_place_of_the_assumption(config: TrainConfig) ->
     assert "real steps" in words(plan)
 
 
-def test_a_recipe_that_does_not_fit_gets_settings_that_do(config: TrainConfig) -> None:
-    plan = make_plan(config, machine(24), FACTS)
+@pytest.mark.parametrize(("gib", "devices"), [(24, 1), (4, 64)])
+def test_a_recipe_that_does_not_fit_gets_settings_that_do(config: TrainConfig, gib: int, devices: int) -> None:
+    plan = make_plan(config, machine(gib, devices), FACTS)
     assert plan.fits is False
     assert plan.choice is not None
     assert plan.choice.settings in words(plan)
     chosen = config.with_overrides(plan.choice.settings.replace("--set ", "").split())
-    memory = estimate_memory(chosen, "cuda", 4096, text_length=40)
+    memory = estimate_memory(chosen, "cuda", 4096 // devices, devices=devices, text_length=40)
     assert memory.total == pytest.approx(plan.choice.memory)
-    assert memory.total <= USABLE_MEMORY * 24 * 2**30
-    again = make_plan(chosen, machine(24), FACTS)
+    assert memory.total <= USABLE_MEMORY * gib * 2**30
+    again = make_plan(chosen, machine(gib, devices), FACTS)
     assert again.fits
     # The time that was told is that of the settings that were told.
     assert again.step.likely == pytest.approx(plan.step.likely)
