@@ -134,6 +134,14 @@ def read_json(path: Path) -> Any:
         raise MixreorgError(f"{path} is not valid JSON ({error}); restore it or make it again") from error
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder at a path; no for what cannot be one, such as a name that is too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from mixreorg.errors import MixreorgError
+from mixreorg.files import exists
 
 PHOTO_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings by which photos in folders and patterns are known, in any case. A photo given by name may have any other."""
@@ -61,11 +62,11 @@ def find_photos(arguments: Sequence[Path], out: Path, standard_input: BinaryIO) 
 def _expand(argument: Path, out: Path, standard_input: BinaryIO) -> Iterable[tuple[Path, PurePath | None]]:
     if str(argument) == STANDARD_INPUT:
         return [(path, _below_current_folder(path)) for path in _read_list(standard_input)]
-    if argument.is_dir():
+    if exists(argument) and argument.is_dir():
         if _whole(argument) == _whole(out):
             raise MixreorgError(f"--out {out} is the folder of the photos; name another, for example {out / 'masks'}")
         return _require_some(argument, ((path, path.relative_to(argument)) for path in _walk(argument, out)))
-    if glob.has_magic(str(argument)) and not argument.exists():
+    if glob.has_magic(str(argument)) and not exists(argument):
         return _require_some(argument, _match(argument, out))
     if argument.suffix.lower() in VIDEO_SUFFIXES:
         raise MixreorgError(f"{argument} is a video by its name; segment it with `mixreorg video {argument}`")
@@ -75,7 +76,7 @@ def _expand(argument: Path, out: Path, standard_input: BinaryIO) -> Iterable[tup
 def _require_some(argument: Path, found: Iterable[tuple[Path, PurePath]]) -> Sequence[tuple[Path, PurePath | None]]:
     photos = [(path, name.with_name(name.stem)) for path, name in sorted(found)]
     if not photos:
-        what = f"no photo in {argument}" if argument.is_dir() else f"no photo matches {argument}"
+        what = f"no photo in {argument}" if exists(argument) else f"no photo matches {argument}"
         raise MixreorgError(f"{what}; photos there end in {', '.join(PHOTO_SUFFIXES)}; give others by name")
     return photos
 

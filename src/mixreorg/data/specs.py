@@ -5,6 +5,7 @@ from pathlib import Path
 from mixreorg.data.captions_file import CAPTIONS_SUFFIXES
 from mixreorg.data.remote import list_shards, printable
 from mixreorg.errors import MixreorgError
+from mixreorg.files import exists
 
 
 def expand(spec: str) -> list[Path | str]:
@@ -25,9 +26,12 @@ def expand(spec: str) -> list[Path | str]:
         path = Path(spec).expanduser()
     except RuntimeError as error:
         raise MixreorgError(f"{spec}: {error}; write the whole path") from error
-    if path.is_dir():
-        return list(_expand_folder(path))
-    files = [path] if path.exists() else _expand_pattern(str(path))
+    if not exists(path):
+        files = _expand_pattern(str(path))
+    elif path.is_dir():
+        files = _expand_folder(path)
+    else:
+        files = [path]
     for file in files:
         if file.suffix not in (".tar", *CAPTIONS_SUFFIXES) or not file.is_file():
             raise MixreorgError(
@@ -84,6 +88,8 @@ def _glob(pattern: str) -> list[Path]:
     path = Path(pattern)
     try:
         matches = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except OSError:  # no file has such a name
+        return []
     except ValueError as error:
         raise MixreorgError(f"{pattern} is no pattern of files ({error}); write ** only as a whole folder") from error
     return sorted(match for match in matches if not match.name.startswith("."))

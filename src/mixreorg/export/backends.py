@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mixreorg.errors import MixreorgError
 from mixreorg.export.manifest import BIN_KEY, METADATA_KEY, ExportManifest
+from mixreorg.files import exists
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +38,7 @@ def load_graph(path: Path, threads: int | None = None) -> Graph:
     Raises:
         MixreorgError: not an export, missing, truncated, or of a version that the installed library does not read.
     """
-    if not path.is_file():
+    if not (exists(path) and path.is_file()):
         raise MixreorgError(f"{path} is missing; export the model again")
     if path.suffix == ".onnx":
         return _OnnxGraph(path, threads)

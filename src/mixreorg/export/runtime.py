@@ -20,7 +20,7 @@ from mixreorg.export.decoding import (
     with_background,
 )
 from mixreorg.export.manifest import SUFFIXES, ExportManifest
-from mixreorg.files import read_json
+from mixreorg.files import exists, read_json
 from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration, CalibrationSource
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.phrase_memory import PhraseMemory
@@ -64,6 +64,8 @@ def find_export(path: Path) -> Path | None:
     path = path.expanduser()
     if path.suffix in SUFFIXES.values():
         return path
+    if not exists(path):
+        return None
     found = [path / f"{IMAGE}{suffix}" for suffix in SUFFIXES.values() if (path / f"{IMAGE}{suffix}").is_file()]
     if len(found) > 1:
         raise MixreorgError(f"{path} holds an ONNX and an OpenVINO export; give the file: {found[0]} or {found[1]}")

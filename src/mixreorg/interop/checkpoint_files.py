@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
+from mixreorg.files import exists
 from mixreorg.models.folder import read_tensors
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -53,13 +54,13 @@ def find_weights(path: Path) -> Path:
     Raises:
         MixreorgError: nothing there, or a folder without weights.
     """
+    if not exists(path):
+        raise MixreorgError(f"there is no checkpoint at {path}")
     if path.is_dir():
         for name in FOLDER_FILES:
             if (path / name).is_file():
                 return path / name
         raise MixreorgError(f"{path} holds no weights: expected {' or '.join(FOLDER_FILES)}; or name the file itself")
-    if not path.exists():
-        raise MixreorgError(f"there is no checkpoint at {path}")
     return path
 
 

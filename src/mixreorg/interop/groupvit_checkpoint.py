@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixreorg.bundled import bundled_name
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json
+from mixreorg.files import exists, read_json
 from mixreorg.interop.architecture import infer_config
 from mixreorg.interop.checkpoint_files import WeightFile, find_weights, read_weight_file
 from mixreorg.interop.hf_tokenizer import read_hf_tokenizer
@@ -84,7 +84,7 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         MixreorgError: nothing there, damaged, holds code, or another kind of model.
     """
     path = locate(source)
-    is_run = (path / "state.json").is_file() or (path / "checkpoints").is_dir()
+    is_run = exists(path) and ((path / "state.json").is_file() or (path / "checkpoints").is_dir())
     file = find_weights(resolve_model_folder(path) if is_run else path)
     contents = read_weight_file(file)
     layout = _layout(contents.state, file)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json
+from mixreorg.files import exists, read_json
 from mixreorg.models.folder import FORMAT
 from mixreorg.segment.calibration import CALIBRATION_FILE
 
@@ -44,15 +44,15 @@ def locate(source: str | Path) -> Path:
             model that this installation lacks.
     """
     path = Path(source).expanduser()
-    if source in BUNDLED and not path.exists():
+    if source in BUNDLED and not exists(path):
         return bundled_folder(str(source))
     name = ALIASES.get(str(source), str(source))
     match = _NAME.fullmatch(name)
     if (
         match is None
         or isinstance(source, Path)
-        or path.exists()
-        or (str(source) not in ALIASES and path.parent.exists())
+        or exists(path)
+        or (str(source) not in ALIASES and exists(path.parent))
     ):
         return path
     return _fetch(match["repo"], match["revision"], str(source))

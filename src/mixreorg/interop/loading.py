@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json
+from mixreorg.files import exists, read_json
 from mixreorg.interop.checkpoint_files import FOLDER_FILES
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.hub import locate
@@ -49,6 +49,8 @@ def load_model(
 
 def is_foreign(path: Path) -> bool:
     """Whether a path is to be read by its tensors, and not as a model, checkpoint or run folder of this package."""
+    if not exists(path):
+        return False
     if path.is_file():
         return True
     if (path / "state.json").is_file() or (path / "checkpoints").is_dir():

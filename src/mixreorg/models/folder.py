@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json, write_atomically, write_json
+from mixreorg.files import exists, read_json, write_atomically, write_json
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.text.tokenizer import Tokenizer
 
@@ -183,6 +183,10 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
 
 def resolve_model_folder(path: Path) -> Path:
     """Find the model folder that a path stands for; a run folder stands for its best or newest checkpoint."""
+    if not exists(path):
+        raise MixreorgError(
+            f"no model at {path}; give a model folder, a checkpoint, a run folder or the name of one on the hub"
+        )
     if (path / _CONFIG).is_file():
         return path
     if (path / "checkpoints").is_dir() or (path / "state.json").is_file():
@@ -192,10 +196,6 @@ def resolve_model_folder(path: Path) -> Path:
             if (path / "checkpoints" / name / _CONFIG).is_file():
                 return path / "checkpoints" / name
         raise MixreorgError(f"{path} is a run folder without a usable checkpoint; train longer or resume it")
-    if not path.exists():
-        raise MixreorgError(
-            f"no model at {path}; give a model folder, a checkpoint, a run folder or the name of one on the hub"
-        )
     raise MixreorgError(f"{path} holds no model: expected {_CONFIG} and {_WEIGHTS}, or the state.json of a run")
 
 

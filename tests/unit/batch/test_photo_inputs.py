@@ -85,6 +85,7 @@ def test_a_photo_cannot_take_the_name_of_the_summary(trip: Path) -> None:
     [
         ("empty", "no photo in empty"),
         ("trip/*.txt", "no photo matches trip"),
+        ("trip/" + "t" * 300 + "*", "no photo matches trip"),
         ("clip.MP4", "mixreorg video"),
         ("-", "list of photos on standard input is empty"),
         ("out", "name another"),

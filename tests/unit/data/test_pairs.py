@@ -11,6 +11,7 @@ from shard_kit import good_members, image_bytes, write_shard
 from mixreorg.data.decode import decode_image
 from mixreorg.data.pairs import open_pairs
 from mixreorg.data.problems import Problem, Problems
+from mixreorg.data.specs import expand
 from mixreorg.errors import MixreorgError
 
 REAL_SHARDS = Path(__file__).parents[3].parent / "shared" / "data" / "pairs"
@@ -86,6 +87,7 @@ def test_several_shards_are_concatenated_in_the_order_of_the_specs(tmp_path: Pat
         ("{root}/{{000..900}}.tar", r"002\.tar.* and 896 more"),
         ("{root}/x*.tar", r"missing: .*x\*\.tar"),
         ("{root}/none.tar", r"missing: .*none\.tar"),
+        ("{root}/" + "n" * 300 + ".tar", r"missing: .*nnn\.tar"),
         ("{root}/{{000..001.tar", "braces do not match"),
         ("{root}/empty", r"neither shards .* nor captions"),
         ("{root}/note.md", "neither a shard"),
@@ -108,6 +110,14 @@ def test_what_cannot_be_opened_is_one_clear_error(tmp_path: Path, spec: str, mes
         archive.addfile(tarfile.TarInfo("1.txt"))
     with pytest.raises(MixreorgError, match=message):
         open_pairs(spec.format(root=tmp_path))
+
+
+def test_a_list_of_shards_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
+    names = [f"{number:05d}" for number in range(0, 120, 2)]
+    shards = [tmp_path / f"{name}.tar" for name in names]
+    for shard in shards:
+        shard.touch()
+    assert expand(f"{tmp_path}/{{{','.join(names)}}}.tar") == shards
 
 
 def test_samples_without_image_or_caption_are_left_out_and_counted(tmp_path: Path) -> None:

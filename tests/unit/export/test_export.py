@@ -398,6 +398,7 @@ def test_a_failed_export_leaves_no_folder(model, tmp_path) -> None:
 def test_the_users_folder(exports, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(exports))
     assert find_export(Path("~/onnx")) == exports / "onnx" / "image.onnx"
+    assert find_export(Path("none" * 100)) is None
     assert ExportedSegmenter("~/baked.onnx", threads=1).manifest.classes is not None
 
 

@@ -13,6 +13,7 @@ from transformers import CLIPConfig, CLIPModel, GroupViTModel
 
 import mixreorg
 from mixreorg.errors import MixreorgError
+from mixreorg.interop.groupvit_checkpoint import read_groupvit
 from mixreorg.interop.hf_tokenizer import write_hf_tokenizer
 from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -116,8 +117,11 @@ def test_a_clip_is_no_groupvit(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(MixreorgError, match="no model at"):
-        load_model(tmp_path / "none")
+    for name in (tmp_path / "none", "none" * 100):
+        with pytest.raises(MixreorgError, match="no model at"):
+            load_model(name)
+        with pytest.raises(MixreorgError, match="no checkpoint at"):
+            read_groupvit(name)
     with pytest.raises(MixreorgError, match="holds no model"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mixreorg.data.remote import printable as without_secrets
 from mixreorg.data.specs import expand, expand_braces
 from mixreorg.errors import MixreorgError
+from mixreorg.files import exists
 
 _NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-\d+)?\D*)", re.DOTALL)
 _WIDEST_GAP = 10_000
@@ -120,6 +121,6 @@ def display_name(part: str) -> str:
 
 def _exists(name: str) -> bool:
     try:
-        return Path(name).expanduser().exists()
+        return exists(Path(name).expanduser())
     except RuntimeError:  # ~user without such a user
         return False

@@ -65,6 +65,14 @@ def test_parts_are_named_once_and_missing_ones_kept_apart(tmp_path: Path) -> Non
     assert find_parts([root]).listed == [f"{root}/{name}" for name in ("0.tar", "2.tar", "{3}.tar")]
 
 
+def test_a_list_of_parts_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "000.tar").touch()
+    names = [f"{number:03d}" for number in range(100)]
+    found = find_parts([f"{tmp_path}/{{{','.join(names)}}}.tar"])
+    assert found.present == [f"{tmp_path}/000.tar"]
+    assert len(found.missing) == 99
+
+
 def test_secrets_in_urls_are_not_shown() -> None:
     assert display_name("https://me:secret@a.example/b.tar?key=secret") == "https://a.example/b.tar"
     assert display_name("/data/what?/#1.tar") == "/data/what?/#1.tar"
