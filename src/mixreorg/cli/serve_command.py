@@ -1,8 +1,11 @@
 """``mixreorg serve``."""
 
+import math
 from typing import Annotated
 
 import typer
+
+from mixreorg.errors import MixreorgError
 
 
 def serve(
@@ -30,8 +33,8 @@ def serve(
     from mixreorg.serve.run import serve as run_server
 
     values = {
-        "max_bytes": round(max_megabytes * 2**20),
-        "max_pixels": round(max_megapixels * 1e6),
+        "max_bytes": _count("--max-megabytes", max_megabytes, 2**20),
+        "max_pixels": _count("--max-megapixels", max_megapixels, 1e6),
         "max_classes": max_classes,
         "max_seconds": max_seconds,
         "max_waiting": max_waiting,
@@ -44,3 +47,10 @@ def serve(
         typer.echo(f"{model} is served at {what}; Ctrl-C ends it")
 
     run_server(model, host=host, port=port, device=device, limits=limits, page=page, announce=announce)
+
+
+def _count(option: str, value: float, unit: float) -> int:
+    """A limit in bytes or pixels from one in millions of them."""
+    if not math.isfinite(value * unit):
+        raise MixreorgError(f"{option} {value:g}: a limit is a finite number; give a smaller one")
+    return round(value * unit)

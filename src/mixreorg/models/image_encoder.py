@@ -20,7 +20,8 @@ class ImageEncoderConfig(StrictConfig):
     """Side of the training images in pixels; sets the grid of the learned position embedding."""
     patch_size: int = Field(16, gt=0)
     stem: Literal["patch", "conv"] = "patch"
-    """``patch``: one convolution of the patch's size. ``conv``: 3x3 convolutions of stride 2, for small models."""
+    """``patch``: one convolution of the patch's size. ``conv``: 3x3 convolutions of stride 2, for small models; it
+    needs a ``patch_size`` that is a power of two, from 2 on."""
     width: int = Field(384, gt=0)
     num_heads: int = Field(6, gt=0)
     mlp_ratio: float = Field(4.0, gt=0)
@@ -56,8 +57,8 @@ class ImageEncoderConfig(StrictConfig):
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
-            raise ValueError(f"stem 'conv' needs a patch_size that is a power of two, not {self.patch_size}")
+        if self.stem == "conv" and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            raise ValueError(f"stem 'conv' needs a patch_size that is a power of two from 2 on, not {self.patch_size}")
         if self.num_local_blocks > self.depths[0]:
             raise ValueError(f"num_local_blocks {self.num_local_blocks} exceeds stage 1's depth {self.depths[0]}")
         if min(self.depths) < 0 or min(self.num_group_tokens + self.num_segments) < 1:

@@ -28,7 +28,7 @@ class Limits(StrictConfig):
     """Most classes of a request."""
     max_phrases: int = Field(400, gt=0)
     """Most phrases of all classes of a request together."""
-    max_seconds: float = Field(30.0, gt=0)
+    max_seconds: float = Field(30.0, gt=0, allow_inf_nan=False)
     """Longest time from the first byte of a request to its answer."""
     max_waiting: int = Field(64, gt=0)
     """Most requests that are accepted and not yet answered."""

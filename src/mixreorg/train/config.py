@@ -13,6 +13,7 @@ from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.train.alarm_config import AlarmConfig
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Objective = Annotated[GroupViTConfig | MixReorgConfig, Field(discriminator="kind")]
 
 
@@ -27,7 +28,7 @@ class OptimConfig(StrictConfig):
     """Learning rate of the first step."""
     final_lr: float = Field(4e-5, ge=0)
     """Learning rate at the end of the cosine."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     """Not applied to norms, biases, position embeddings, group tokens and learned scales."""
@@ -50,7 +51,7 @@ class DataConfig(StrictConfig):
     """Where ``mixreorg data check`` put the indexes of shards in a read-only folder; None looks beside the shards."""
     cache_dir: str | None = None
     """Folder for copies of remote shards; None: ``mixreorg/shards`` in the user's cache folder."""
-    cache_gb: float = Field(50.0, gt=0)
+    cache_gb: float = Field(50.0, gt=0, allow_inf_nan=False)
     """Largest size of that folder in GB; the shards that were used longest ago make room."""
     tokenizer: str = "clip"
     """``clip``, ``scenes-tiny`` for that of the bundled model, or a tokenizer file made by ``mixreorg data tokenizer``.

@@ -116,6 +116,7 @@ def test_the_patch_tokens_of_a_conv_stem_do_not_see_the_cut_off_border() -> None
         ({"num_heads": 5}, "width 32 is not a multiple of num_heads 5"),
         ({"image_size": 30}, "not a multiple of patch_size"),
         ({"stem": "conv", "patch_size": 12, "image_size": 36}, "power of two"),
+        ({"stem": "conv", "patch_size": 1}, "power of two from 2 on"),
         ({"num_local_blocks": 4}, "exceeds stage 1's depth"),
     ],
 )

@@ -39,7 +39,7 @@ class CheckConfig(StrictConfig):
     """Folder of the indexes where the shards' own cannot be written; None for beside the shards."""
     cache_dir: str | None = None
     """Folder for copies of remote shards; None for the user's cache folder."""
-    cache_gb: float = Field(50.0, gt=0)
+    cache_gb: float = Field(50.0, gt=0, allow_inf_nan=False)
     """Size of that folder in GB."""
     workers: int | None = Field(None, gt=0)
     """Processes; None for one per core."""

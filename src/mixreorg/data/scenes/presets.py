@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mixreorg.config import StrictConfig
 from mixreorg.data.scenes.classes import class_names, select_classes
@@ -83,14 +83,6 @@ class ScenesConfig(StrictConfig):
             raise ValueError(str(error)) from None
         return names
 
-    @field_validator("max_objects", "max_scale")
-    @classmethod
-    def _check_range(cls, most: float, info: ValidationInfo) -> float:
-        lower = str(info.field_name).replace("max", "min")
-        if lower in info.data and info.data[lower] > most:
-            raise ValueError(f"must be at least {lower}, {info.data[lower]}")
-        return most
-
     @field_validator("held_out_pairs")
     @classmethod
     def _check_pairs(cls, count: int, info: ValidationInfo) -> int:
@@ -100,6 +92,15 @@ class ScenesConfig(StrictConfig):
         if count and info.data.get("max_objects", 2) < 2:
             raise ValueError("pairs need scenes of two objects: set max_objects to 2 or more, or this to 0")
         return count
+
+    # Not on the fields, whose checks pass over defaults.
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "ScenesConfig":
+        ranges = {"objects": (self.min_objects, self.max_objects), "scale": (self.min_scale, self.max_scale)}
+        for name, (least, most) in ranges.items():
+            if least > most:
+                raise ValueError(f"max_{name} {most} must be at least min_{name}, {least}")
+        return self
 
     @property
     def label_names(self) -> tuple[str, ...]:

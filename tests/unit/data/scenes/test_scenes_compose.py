@@ -181,6 +181,12 @@ def test_presets():
     assert ScenesConfig.from_dict(hard().to_dict()) == hard()
 
 
+def test_ranges_are_checked_against_defaults():
+    for changes in ({"min_objects": 5}, {"min_scale": 0.9}, {"max_scale": 0.1}):
+        with pytest.raises(ValueError, match="must be at least min_"):
+            ScenesConfig(classes=("dog", "cat"), stuff=("grass",), **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
