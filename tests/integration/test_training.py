@@ -9,6 +9,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mixreorg.errors import MixreorgError
+from mixreorg.files import write_json
 from mixreorg.interop.initialise import InitConfig
 from mixreorg.interop.loading import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
@@ -17,6 +18,7 @@ from mixreorg.segment.segmenter import Segmenter
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.engine import check_shares
+from mixreorg.train.setup import check_run_folder
 from mixreorg.train.trainer import TrainOutcome, train
 
 
@@ -114,6 +116,12 @@ def test_a_run_folder_is_not_overwritten_and_not_resumed_as_another_run(
         run(train_config, tmp_path / "run")
     with pytest.raises(MixreorgError, match="other values of seed"):
         run(train_config.updated(seed=5), tmp_path / "run", resume=True)
+
+
+def test_a_run_goes_on_with_other_values_of_what_changes_no_number(train_config: TrainConfig, tmp_path: Path) -> None:
+    write_json(tmp_path / "train_config.json", train_config.to_dict())
+    others = ["keep_checkpoints=5", "log_every=7", "engine.chunk=4", "data.num_workers=1", "steps=13"]
+    assert check_run_folder(tmp_path, train_config.with_overrides(others), "auto")
 
 
 def test_a_missing_shard_is_an_error(train_config: TrainConfig, tmp_path: Path, world: Path) -> None:

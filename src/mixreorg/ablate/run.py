@@ -23,13 +23,10 @@ from mixreorg.files import read_json, write_json
 from mixreorg.train.engine import Device
 from mixreorg.train.planning.hardware import available_device
 from mixreorg.train.run_lock import RunLock
+from mixreorg.train.setup import FREE, FREE_DATA
 from mixreorg.train.stopping import Stop
 
 CONFIG, JOB, LOG = "ablate_config.json", "ablate_measure.json", "ablate.log"
-
-# These change no number of a run.
-_FREE = ("engine", "log_every", "alarms", "wandb_project", "keep_checkpoints")
-_FREE_DATA = ("train", "num_workers", "index_dir", "cache_dir", "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -120,8 +117,8 @@ def _check_unchanged(out: Path, run: PlannedRun) -> None:
 def _compared(config: dict[str, object]) -> dict[str, object]:
     data = config["data"]
     assert isinstance(data, dict)
-    kept = {name: value for name, value in config.items() if name not in _FREE}
-    return {**kept, "data": {name: value for name, value in data.items() if name not in _FREE_DATA}}
+    kept = {name: value for name, value in config.items() if name not in FREE}
+    return {**kept, "data": {name: value for name, value in data.items() if name not in FREE_DATA}}
 
 
 def _worlds(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:

@@ -19,9 +19,10 @@ from mixreorg.train.config import TrainConfig
 
 Resume = Literal["never", "auto"]
 
-# What may differ between the parts of one run: neither changes the numbers, except that a run may be made longer.
-_FREE = ("steps", "engine", "log_every", "alarms", "wandb_project")
-_FREE_DATA = ("train", "nouns", "num_workers", "index_dir", "cache_dir", "cache_gb")
+FREE = ("engine", "log_every", "alarms", "wandb_project", "keep_checkpoints")
+"""Fields of a run's configuration that change no number of it."""
+FREE_DATA = ("train", "num_workers", "index_dir", "cache_dir", "cache_gb")
+"""The same of its ``data``: where pairs lie, and how they are fetched."""
 
 
 def resolve(config: TrainConfig, *, bf16: bool) -> tuple[TrainConfig, Tokenizer]:
@@ -116,9 +117,11 @@ def check_same_data(checkpoint: Path, facts: RunFacts) -> None:
 def _check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
     """Resuming with another configuration would make a run that no single configuration describes."""
     current = config.to_dict()
-    changed = [name for name in current if name not in (*_FREE, "data") and current[name] != saved[name]]
+    # A run may also be made longer, and the list of its words may have moved.
+    free, free_data = (*FREE, "steps", "data"), (*FREE_DATA, "nouns")
+    changed = [name for name in current if name not in free and current[name] != saved[name]]
     data, saved_data = current["data"], saved["data"]
-    changed += [f"data.{name}" for name in data if name not in _FREE_DATA and data[name] != saved_data[name]]
+    changed += [f"data.{name}" for name in data if name not in free_data and data[name] != saved_data[name]]
     if changed:
         raise MixreorgError(
             f"the run was started with other values of {', '.join(changed)}; resume it with its own "
