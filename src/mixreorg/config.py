@@ -1,5 +1,6 @@
 """Strict configuration: frozen models beside their owners, files and dotted overrides, errors that help."""
 
+import copy
 import difflib
 import json
 from collections.abc import Iterable, Mapping
@@ -42,25 +43,16 @@ class StrictConfig(BaseModel):
         return values
 
     def with_overrides(self, assignments: Iterable[str], source: str = "--set") -> Self:
-        """Return a copy with dotted assignments applied, for example ``["optim.lr=1e-3"]``.
-
-        The right-hand side is read as JSON where it is JSON (``3``, ``0.5``, ``true``, ``[1, 2]``, ``null``)
-        and as text otherwise.
+        """Return a validated copy with dotted assignments applied.
 
         Args:
-            assignments: in the order in which they are applied.
+            assignments: as for :func:`assign`.
             source: what error messages call the origin of the assignments.
 
         Raises:
             MixreorgError: an assignment without ``=``, an unknown key, a wrong type.
         """
-        values = self.to_dict()
-        for assignment in assignments:
-            path, separator, text = assignment.partition("=")
-            if not separator or not path.strip():
-                raise MixreorgError(f"{source} {assignment!r}: write it as NAME=VALUE, for example optim.lr=1e-3")
-            _assign(values, path.strip().split("."), _parse_value(text.strip()), type(self), source)
-        return type(self).from_dict(values, source=source)
+        return type(self).from_dict(assign(self.to_dict(), assignments, type(self), source), source=source)
 
     def updated(self, **changes: Any) -> Self:
         """Return a validated copy with top-level fields replaced; how recipes derive from each other."""
@@ -112,6 +104,35 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def assign(
+    values: Mapping[str, Any], assignments: Iterable[str], owner: type[StrictConfig], source: str = "--set"
+) -> dict[str, Any]:
+    """Apply dotted assignments, for example ``["optim.lr=1e-3"]``, to nested values that are validated afterwards.
+
+    The right-hand side is read as JSON where it is JSON (``3``, ``0.5``, ``true``, ``[1, 2]``, ``null``) and as text
+    otherwise.
+
+    Args:
+        values: of all fields; a section of a ``kind`` may leave some to their defaults.
+        assignments: in the order in which they are applied.
+        owner: the configuration that the values are of.
+        source: what error messages call the origin of the assignments.
+
+    Returns:
+        A copy.
+
+    Raises:
+        MixreorgError: an assignment without ``=``, or an unknown key.
+    """
+    assigned = copy.deepcopy(dict(values))
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator or not path.strip():
+            raise MixreorgError(f"{source} {assignment!r}: write it as NAME=VALUE, for example optim.lr=1e-3")
+        _assign(assigned, path.strip().split("."), _parse_value(text.strip()), owner, source)
+    return assigned
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Dotted names of the values that two nested mappings do not share, in the order of ``after``, then ``before``."""
     names: list[str] = []
@@ -149,14 +170,18 @@ def _parse_value(text: str) -> Any:
 
 
 def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[BaseModel], source: str) -> None:
+    # A section of a changed kind has other fields than its old values; validation knows them.
+    is_known = True
     for depth, name in enumerate(path[:-1]):
+        is_known = is_known and "kind" not in values
+        if not is_known:
+            values.setdefault(name, {})
         if not isinstance(values.get(name), dict):
             prefix = ".".join(path[: depth + 1])
             known = list(values)
             raise MixreorgError(f"{source}: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
         values = values[name]
-    # A section of a changed kind has other fields than its old values; validation knows them.
-    if path[-1] not in values and "kind" not in values:
+    if path[-1] not in values and is_known and "kind" not in values:
         raise MixreorgError(
             f"{source}: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
         )

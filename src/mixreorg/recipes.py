@@ -1,9 +1,12 @@
 """Named training runs: functions that derive from each other. ``mixreorg train --recipe NAME`` runs one."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from mixreorg.config import assign, merge, read_config_file
 from mixreorg.data.rand_augment import RandAugmentConfig
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
@@ -227,3 +230,24 @@ def recipe(name: str) -> TrainConfig:
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(RECIPES)}"
         raise MixreorgError(f"no recipe is called {name!r}; {hint}")
     return RECIPES[name]()
+
+
+def configure(
+    name: str | None, file: Path | None, changes: Mapping[str, Any], assignments: Sequence[str]
+) -> TrainConfig:
+    """The configuration that a command line stands for, checked once all of it is known.
+
+    Args:
+        name: of the recipe to begin with; None for the defaults.
+        file: YAML or JSON that is laid over it, if any.
+        changes: nested values that are laid over both.
+        assignments: as for :func:`~mixreorg.config.assign`; they come last.
+
+    Raises:
+        MixreorgError: no such recipe, an unreadable file, unknown keys, or values that do not fit.
+    """
+    values = (recipe(name) if name is not None else TrainConfig()).to_dict()
+    if file is not None:
+        values = merge(values, read_config_file(file))
+    values = assign(merge(values, changes), assignments, TrainConfig)
+    return TrainConfig.from_dict(values, source=f"{file or name}{' with --set' if assignments else ''}")

@@ -100,6 +100,10 @@ def test_mistakes_inside_a_choice_of_sections_are_explained() -> None:
 def test_another_kind_replaces_the_whole_section() -> None:
     config = TrainConfig().with_overrides(["objective.kind=groupvit"])
     assert config.objective == GroupViTConfig()
+    inside = TrainConfig().with_overrides(["objective.kind=groupvit", "objective.multi_label.weight.weight=0.5"])
+    assert inside.objective.multi_label.weight.weight == 0.5
+    with pytest.raises(MixreorgError, match=r"objective\.multi_labl is not a field of GroupViTConfig; did you mean"):
+        TrainConfig().with_overrides(["objective.kind=groupvit", "objective.multi_labl.weight.weight=0.5"])
     merged = merge(TrainConfig().to_dict(), {"objective": {"kind": "groupvit"}})
     assert TrainConfig.from_dict(merged).objective == GroupViTConfig()
 

@@ -7,8 +7,9 @@ from pydantic import BaseModel
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.recipes import RECIPES, recipe
-from mixreorg.train.config import TrainConfig
+from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.recipes import RECIPES, configure, recipe
+from mixreorg.train.config import DataConfig, TrainConfig
 from mixreorg.train.planning.costs import Numerics
 from mixreorg.train.planning.flops import encoder_costs, loss_costs
 
@@ -43,6 +44,21 @@ def test_the_multi_label_loss_is_where_it_was_published_and_in_one_small_recipe(
     loss = recipe("groupvit_vits_gcc_yfcc").objective.multi_label
     assert (loss.weight.at(0), loss.num_nouns, loss.templates, loss.repeated_nouns) == (1.0, 3, "full", "negative")
     assert changed("scenes_groupvit_multilabel", "scenes_groupvit") == {"recipe", "objective"}
+
+
+def test_a_command_line_is_checked_as_a_whole(tmp_path: Path) -> None:
+    file, kind = tmp_path / "run.yaml", tmp_path / "kind.yaml"
+    file.write_text("checkpoint_every: 400\nevaluation: {root: VOC, split: test}\n")
+    kind.write_text("objective: {kind: groupvit}\n")
+    # 1000, the default, is no multiple of 400: neither the file nor the folder fits before the interval is known.
+    for flags in ({}, {"evaluation": {"root": "VOC"}}):
+        config = configure("scenes_mixreorg", file, flags, ["evaluation.every=800"])
+        assert (config.evaluation.root, config.evaluation.split, config.evaluation.every) == ("VOC", "test", 800)
+    with pytest.raises(MixreorgError, match=r"run\.yaml with --set: .*evaluation.every 900 must be a multiple"):
+        configure(None, file, {}, ["evaluation.every=900"])
+    config = configure(None, kind, {"data": {"train": ["a.tar"]}}, ["objective.multi_label.weight.weight=0.5"])
+    expected = TrainConfig(objective=GroupViTConfig(), data=DataConfig(train=("a.tar",)))
+    assert config == expected.with_overrides(["objective.multi_label.weight.weight=0.5"])
 
 
 def changed(first: str, second: str) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mixreorg.ablate.spec import AblationSpec, RowConfig
 from mixreorg.ablate.worlds import WorldPaths, check_split, check_world, world_paths
-from mixreorg.config import merge
+from mixreorg.config import assign, merge
 from mixreorg.errors import MixreorgError
 from mixreorg.recipes import recipe
 from mixreorg.segment.protocol import Protocol
@@ -188,20 +188,14 @@ def _plan_row(spec: AblationSpec, row: PlannedRow) -> list[PlannedRun]:
     except MixreorgError as error:
         raise MixreorgError(f"{source}: {error}") from None
     world = world_paths(row.world, spec.worlds[row.world])
-    values = merge(
-        base.to_dict(),
-        {
-            "data": {"train": list(world.data), "tokenizer": world.tokenizer},
-            "evaluation": {"root": None},
-        },
-    )
-    # The evaluation comes last: its interval and that of checkpoints are checked together, and a row may set both.
-    config = TrainConfig.from_dict(values, source=source).with_overrides(row.assignments, source=source)
+    data = {"train": list(world.data), "tokenizer": world.tokenizer}
+    values = merge(base.to_dict(), {"data": data, "evaluation": {"root": world.evaluation}})
+    values = assign(values, row.assignments, TrainConfig, source)
+    config = TrainConfig.from_dict(values, source=source)
     nouns = world.nouns if config.objective.multi_label.is_on else None
     if config.objective.multi_label.is_on and nouns is None:
         raise MixreorgError(f"{source}: the multi-label loss needs a word list; give world {row.world} its nouns")
-    paths = {"evaluation": {"root": world.evaluation}, "data": {"nouns": nouns}}
-    config = TrainConfig.from_dict(merge(config.to_dict(), paths), source=source)
+    config = config.updated(data=config.data.updated(nouns=nouns))
     protocols = _protocols(spec, config.protocol, source)
     return [PlannedRun(row, seed, config.updated(seed=seed), protocols) for seed in row.seeds]
 

@@ -74,18 +74,11 @@ def plan(
 def _configure(
     recipe: str | None, config: Path | None, data: list[str] | None, assignments: list[str] | None
 ) -> "TrainConfig":
-    from mixreorg.config import merge, read_config_file
-    from mixreorg.recipes import recipe as named_recipe
-    from mixreorg.train.config import TrainConfig
+    from mixreorg.recipes import configure
 
     if recipe is None and config is None:
         raise MixreorgError("name a recipe (mixreorg plan mixreorg_vits_cc12m) or a configuration (--config run.yaml)")
-    values = named_recipe(recipe).to_dict() if recipe is not None else {}
-    if config is not None:
-        values = merge(values, read_config_file(config))
-    if data:
-        values = merge(values, {"data": {"train": data}})
-    return TrainConfig.from_dict(values, source=str(config or recipe)).with_overrides(assignments or [])
+    return configure(recipe, config, {"data": {"train": data}} if data else {}, assignments or [])
 
 
 def _facts(

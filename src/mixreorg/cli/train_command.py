@@ -42,10 +42,9 @@ def train(
 
     Several processes: torchrun --nproc-per-node 2 -m mixreorg train ...
     """
-    from mixreorg.config import merge, read_config_file
+    from mixreorg.config import merge
     from mixreorg.interop.initialise import settings_of
-    from mixreorg.recipes import recipe as named_recipe
-    from mixreorg.train.config import TrainConfig
+    from mixreorg.recipes import configure
     from mixreorg.train.stopping import EXIT_CODES
     from mixreorg.train.trainer import train as run_training
 
@@ -53,18 +52,13 @@ def train(
         config = out / "train_config.json"
     if recipe is None and config is None:
         raise MixreorgError("name a recipe (--recipe scenes_mixreorg) or a configuration file (--config run.yaml)")
-    values = named_recipe(recipe).to_dict() if recipe is not None else {}
-    if config is not None:
-        values = merge(values, read_config_file(config))
-    if init is not None:
-        values = merge(values, settings_of(init))
     changes: dict[str, object] = {}
     if data:
         changes["data"] = {"train": data}
     if evaluate is not None:
         changes["evaluation"] = {"root": str(evaluate)}
-    resolved = TrainConfig.from_dict(merge(values, changes), source=str(config or recipe))
-    resolved = resolved.with_overrides(assignments or [])
+    start = settings_of(init) if init is not None else {}
+    resolved = configure(recipe, config, merge(start, changes), assignments or [])
     if not resolved.data.train:
         raise MixreorgError("no training data: give --data SHARDS, for example --data 'scenes/train/*.tar'")
     outcome = run_training(resolved, out, resume=resume, device=device)

@@ -13,7 +13,7 @@ from mixreorg.ablate.spec import AblationSpec, read_spec
 from mixreorg.ablate.worlds import make_world, scenes_config, world_commands, world_paths
 from mixreorg.cli.main import app
 from mixreorg.errors import MixreorgError
-from mixreorg.recipes import recipe
+from mixreorg.recipes import configure, recipe
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "ablate" / "small.yaml"
@@ -131,16 +131,13 @@ def parsed(line):
 
 
 def test_the_command_of_a_run_makes_the_same_configuration():
-    spec = make_spec(set={"steps": 12, "optim.betas": [0.9, 0.95], "data.transform.flip": False})
+    intervals = {"checkpoint_every": 7, "evaluation.every": 14}
+    spec = make_spec(set={"steps": 12, "optim.betas": [0.9, 0.95], "data.transform.flip": False, **intervals})
     for run in plan(spec):
         world = world_paths("tiny", spec.worlds["tiny"], as_written=True)
         values = parsed(shlex.join(train_command(run, world)))
-        config = recipe(values["recipe"])
-        config = config.updated(
-            data=config.data.updated(train=tuple(values["data"])),
-            evaluation=config.evaluation.updated(root=str(values["evaluate"])),
-        )
-        assert config.with_overrides(values["assignments"]) == run.config
+        changes = {"data": {"train": values["data"]}, "evaluation": {"root": str(values["evaluate"])}}
+        assert configure(values["recipe"], None, changes, values["assignments"]) == run.config
         assert values["out"] == run.folder
 
 
