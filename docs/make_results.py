@@ -32,10 +32,21 @@ def markdown(files: list[Path]) -> str:
     """The page."""
     parts = [_INTRODUCTION]
     for path in files:
-        results = read_results(path)
+        results = begun(read_results(path))
         charts = [f"![{section.title or 'Results'}](images/{name})" for section, name in _pictures(path, results)]
         parts.append(to_markdown(results, charts))
     return "\n".join(parts)
+
+
+def begun(results: AblationResults) -> AblationResults:
+    """An ablation without the rows of which no run is finished; its note names them instead."""
+    wanted = {row.name for row in results.rows if results.finished(row.name)}
+    wanted |= {row.baseline for row in results.rows if row.name in wanted and row.baseline is not None}
+    missing = [f"{row.label} ({row.name})" for row in results.rows if row.name not in wanted]
+    if not missing:
+        return results
+    note = f"{results.budget_note} Not run yet: {'; '.join(missing)}.".strip()
+    return results.updated(rows=tuple(row for row in results.rows if row.name in wanted), budget_note=note)
 
 
 def numbers(files: list[Path]) -> str:
@@ -53,7 +64,7 @@ def main() -> None:
     for old in (DOCS / "images").glob("results_*.png"):
         old.unlink()
     for path in files:
-        results = read_results(path)
+        results = begun(read_results(path))
         for section, name in _pictures(path, results):
             save_png(row_chart(results, section.rows, results.splits[0]), DOCS / "images" / name)
 
