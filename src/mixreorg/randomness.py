@@ -64,7 +64,9 @@ def keyed_uniform(keys: torch.Tensor, name: str | torch.Tensor, shape: tuple[int
     state = keys[:, None] ^ (make_key(name) if isinstance(name, str) else name)
     bits = _mix_tensor(_mix_tensor(state) + counter * _signed(_GAMMA))
     uniform = ((bits >> 40) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24)
-    return uniform.view(len(keys), *shape)
+    # Float32 has no room for the half in the upper half of the numbers, and rounds that of the last one up to 1, whose
+    # Gumbel noise is infinite and whose share of a list lies behind its end.
+    return uniform.clamp_(max=1 - 2.0**-24).view(len(keys), *shape)
 
 
 def _mix_int(value: int) -> int:

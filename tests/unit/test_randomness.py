@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from mixreorg.models.grouping import gumbel_noise
 from mixreorg.randomness import keyed_uniform, make_key, name_key, numpy_generator, sample_keys
 
 
@@ -46,3 +47,10 @@ def test_sample_keys_depend_on_the_seed() -> None:
 def test_a_name_may_be_given_as_its_key() -> None:
     keys = torch.arange(5)
     assert torch.equal(keyed_uniform(keys, name_key("drop_path.3"), (4,)), keyed_uniform(keys, "drop_path.3", (4,)))
+
+
+def test_no_number_is_rounded_up_to_one() -> None:
+    # The eleventh number of this key has all 24 bits set.
+    uniform = keyed_uniform(torch.tensor([449578]), "gumbel", (16,))
+    assert uniform[0, 10] == 1 - 2.0**-24
+    assert gumbel_noise(torch.tensor([449578]), "gumbel", (16,)).isfinite().all()
