@@ -32,13 +32,13 @@ def markdown(files: list[Path]) -> str:
     """The page."""
     parts = [_INTRODUCTION]
     for path in files:
-        results = begun(read_results(path))
+        results = with_finished_runs(read_results(path))
         charts = [f"![{section.title or 'Results'}](images/{name})" for section, name in _pictures(path, results)]
         parts.append(to_markdown(results, charts))
     return "\n".join(parts)
 
 
-def begun(results: AblationResults) -> AblationResults:
+def with_finished_runs(results: AblationResults) -> AblationResults:
     """An ablation without the rows of which no run is finished; its note names them instead."""
     wanted = {row.name for row in results.rows if results.finished(row.name)}
     wanted |= {row.baseline for row in results.rows if row.name in wanted and row.baseline is not None}
@@ -64,7 +64,7 @@ def main() -> None:
     for old in (DOCS / "images").glob("results_*.png"):
         old.unlink()
     for path in files:
-        results = begun(read_results(path))
+        results = with_finished_runs(read_results(path))
         for section, name in _pictures(path, results):
             save_png(row_chart(results, section.rows, results.splits[0]), DOCS / "images" / name)
 

@@ -13,7 +13,7 @@ from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.train.alarm_config import AlarmConfig
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 Objective = Annotated[GroupViTConfig | MixReorgConfig, Field(discriminator="kind")]
 
 
@@ -28,7 +28,7 @@ class OptimConfig(StrictConfig):
     """Learning rate of the first step."""
     final_lr: float = Field(4e-5, ge=0)
     """Learning rate at the end of the cosine."""
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     """Not applied to norms, biases, position embeddings, group tokens and learned scales."""

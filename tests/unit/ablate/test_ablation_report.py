@@ -160,15 +160,15 @@ def test_the_page_of_results_holds_every_file_with_its_pictures(file, tmp_path, 
 
 
 def test_rows_without_a_finished_run_are_named_instead_of_shown(file):
-    begun, results = make_results().begun, read_results(file)
-    assert begun(results) is results
+    with_finished_runs, results = make_results().with_finished_runs, read_results(file)
+    assert with_finished_runs(results) is results
     others = results.updated(runs=tuple(run for run in results.runs if run.row != "mixreorg"))
-    shown = begun(others)
+    shown = with_finished_runs(others)
     assert [row.name for row in shown.rows] == [row.name for row in results.rows if row.name != "mixreorg"]
     (label,) = (row.label for row in results.rows if row.name == "mixreorg")
     assert shown.budget_note.endswith(f"Not run yet: {label} (mixreorg).")
     only = results.updated(runs=tuple(run for run in results.runs if run.row == "mixreorg"))
-    assert [row.name for row in begun(only).rows] == ["groupvit", "mixreorg"]
+    assert [row.name for row in with_finished_runs(only).rows] == ["groupvit", "mixreorg"]
 
 
 def test_the_committed_page_is_what_the_committed_files_make():
@@ -179,5 +179,5 @@ def test_the_committed_page_is_what_the_committed_files_make():
     assert (DOCS / "results.md").read_text(encoding="utf-8") == module.markdown(files)
     assert (DOCS / "results.json").read_text(encoding="utf-8") == module.numbers(files)
     for path in files:
-        for _, name in module._pictures(path, module.begun(read_results(path))):
+        for _, name in module._pictures(path, module.with_finished_runs(read_results(path))):
             assert (DOCS / "images" / name).is_file()
