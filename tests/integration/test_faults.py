@@ -24,7 +24,7 @@ from mixreorg.train.card import read_card
 from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.engine import Engine, StepInputs
 from mixreorg.train.reading import BatchReader
-from mixreorg.train.trainer import train
+from mixreorg.train.trainer import TrainOutcome, train
 
 
 @pytest.fixture
@@ -188,22 +188,22 @@ def numbers(folder: Path) -> list[dict[str, float]]:
 def test_an_evaluation_that_a_signal_ends_is_done_on_resuming(
     train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    import mixreorg.train.trainer as trainer
+    from mixreorg.train import evaluation
 
     config = train_config.updated(steps=steps)
-    original = trainer.evaluate_split
+    original = evaluation.evaluate_split
 
     def terminated(*arguments: object, **options: object) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments, **options)  # type: ignore[arg-type]
 
-    def go_on(folder: Path) -> tuple[trainer.TrainOutcome, str]:
+    def go_on(folder: Path) -> tuple[TrainOutcome, str]:
         stream = io.StringIO()
         outcome = train(config, folder, resume="auto", device="cpu", console=Console(file=stream, width=200))
         return outcome, stream.getvalue()
 
     for _ in range(2):  # the second time on resuming, in the evaluation that it begins with
-        monkeypatch.setattr(trainer, "evaluate_split", terminated)
+        monkeypatch.setattr(evaluation, "evaluate_split", terminated)
         outcome, console = go_on(tmp_path / "run")
         assert (outcome.step, outcome.stopped, outcome.metrics) == (4, "terminate", {})
         assert console.count("evaluation left out") == 1

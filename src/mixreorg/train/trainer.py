@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from rich.console import Console
@@ -15,21 +14,17 @@ from mixreorg.data.problems import Problem, Problems
 from mixreorg.data.transforms import augment
 from mixreorg.distributed import on_first_process, rank, world_size
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
-from mixreorg.eval.evaluate import evaluate_split
-from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
-from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import write_json
 from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.terms import LossTerms
 from mixreorg.randomness import sample_keys
-from mixreorg.segment.segmenter import Segmenter
 from mixreorg.train.alarms import Alarms
 from mixreorg.train.card import RunFacts, read_card
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device, Engine, StepInputs, check_shares
+from mixreorg.train.evaluation import evaluate_part, open_evaluation_split, sum_over_processes
 from mixreorg.train.meter import Meter
 from mixreorg.train.metric_sinks import MetricSink, open_sinks
 from mixreorg.train.optim import build_optimizer, learning_rate
@@ -93,10 +88,6 @@ def train(
         lock.release()
 
 
-class _StopEvaluationError(Exception):
-    """Raised out of an evaluation whose process was asked to stop."""
-
-
 class _Run:
     """One training process's view of a run."""
 
@@ -122,10 +113,7 @@ class _Run:
         words = None if self.nouns is None else self.nouns.nouns.fingerprint()
         facts = RunFacts(self.source.fingerprint(), len(self.source), self.engine.device, words)
         self.store = CheckpointStore(run, self.config, facts)
-        self.split: BenchmarkSplit | None = None
-        if self.config.evaluation.root is not None:
-            evaluation = self.config.evaluation
-            self.split = open_voc_split(Path(str(evaluation.root)), evaluation.split, evaluation.max_images)
+        self.split = open_evaluation_split(self.config)
         torch.manual_seed(self.config.seed)
         self.tokenizer = tokenizer
         model = DualEncoder(self.config.model, tokenizer)
@@ -306,23 +294,13 @@ class _Run:
     def _evaluate(self, sinks: list[MetricSink]) -> None:
         """Evaluate the finished steps, unless any process is asked to stop meanwhile."""
         assert self.split is not None
-
-        def go_on(_: int) -> None:
-            if self.signals.asked is not None:
-                raise _StopEvaluationError
-
-        # Evaluation counts with several thresholds by itself.
-        protocol = self.config.protocol.updated(background_threshold=None)
-        segmenter = Segmenter(self.engine.snapshot().model, protocol, window_batch=64)
-        part = (rank(), world_size())
-        result: SplitResult | None = None
-        try:
-            result = evaluate_split(segmenter, self.split, BACKGROUND_THRESHOLDS, part=part, advance=go_on)
-        except _StopEvaluationError:
+        model = self.engine.snapshot().model
+        result = evaluate_part(model, self.split, self.config, lambda: self.signals.asked is not None)
+        if result is None:
             self._say("evaluation left out: the run was asked to stop; --resume auto begins with it")
         _, given_up = self._agree(result is None)
         if result is not None and not given_up:
-            _sum_over_processes(result, self.engine.device)
+            sum_over_processes(result, self.engine.device)
             self.metrics = {"step": float(self.step), **result.metrics()}
             for sink in sinks:
                 sink.write(self.step, {f"val/{name}": value for name, value in result.metrics().items()})
@@ -391,10 +369,3 @@ class _Run:
     def _say(self, text: str, style: str | None = None, *, soft_wrap: bool = False) -> None:
         if rank() == 0:
             self.console.print(text, style=style, highlight=False, soft_wrap=soft_wrap)
-
-
-def _sum_over_processes(result: SplitResult, device: torch.device) -> None:
-    if world_size() > 1:
-        counts = torch.from_numpy(result.counts()).to(device)
-        dist.all_reduce(counts)
-        result.set_counts(counts.cpu().numpy().astype(np.int64))
