@@ -94,6 +94,7 @@ def mixed_loss(
     targets: Tensor,
     form: MixedLossForm,
     weights: Tensor | None = None,
+    counted: float = 1.0,
 ) -> Tensor:
     """Loss of the mixed masks, in the forms that the paper leaves open.
 
@@ -108,28 +109,36 @@ def mixed_loss(
             ``binary_cross_entropy``: every (patch, candidate) pair of the mixed logits on its own;
             ``dice``: overlap of each candidate's mixed-probability mask with its true mask.
         weights: ``[M, N]`` of the patches in the mean, of mean 1; None: all alike. Dice knows none.
+        counted: share of each image's patches in the mean, those of the lowest loss, at least one. Dice takes all.
 
     Returns:
         Scalar mean over patches (dice: over the masks that exist).
     """
     with torch.autocast(assignment.device.type, enabled=False):
         assignment, similarity = assignment.float(), similarity.float()
-        weights = torch.ones_like(assignment[:, 0]) if weights is None else weights.float()
-        if form == "mixed_probability":
-            own = target_log_probability(assignment, similarity.log_softmax(dim=-1), targets)
-            return -(weights * own).mean()
         if form == "dice":
             return _dice(assignment, similarity.softmax(dim=-1), targets)
-        # [M, N, S] @ [M, S, T] -> [M, N, T]
-        logits = assignment.transpose(1, 2) @ similarity
-        if form == "cross_entropy":
-            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-            return (weights.flatten() * losses).mean()
-        truth = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
-        losses = F.binary_cross_entropy_with_logits(logits, truth, weights[:, :, None], reduction="none")
-        # Candidates that a smaller last group lacks are masked out of the similarities and must not dilute the mean.
-        exists = (similarity[:, :1] > MISSING / 2).expand_as(losses)
-        return losses[exists].mean()
+        losses = _patch_losses(assignment, similarity, targets, form)
+        weighted = losses if weights is None else weights.float() * losses
+        if counted == 1:
+            return weighted.mean()
+        best = losses.topk(max(1, round(counted * losses.shape[1])), dim=1, largest=False, sorted=False).indices
+        return weighted.gather(1, best).mean()
+
+
+def _patch_losses(assignment: Tensor, similarity: Tensor, targets: Tensor, form: MixedLossForm) -> Tensor:
+    """``[M, N]``: every patch's own loss; arguments as in :func:`mixed_loss`."""
+    if form == "mixed_probability":
+        return -target_log_probability(assignment, similarity.log_softmax(dim=-1), targets)
+    # [M, N, S] @ [M, S, T] -> [M, N, T]
+    logits = assignment.transpose(1, 2) @ similarity
+    if form == "cross_entropy":
+        return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    truth = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    # Candidates that a smaller last group lacks are masked out of the similarities and must not dilute the mean.
+    exists = (similarity[:, :1] > MISSING / 2).to(losses.dtype)
+    return (losses * exists).sum(dim=-1) / exists.sum(dim=-1)
 
 
 def target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:

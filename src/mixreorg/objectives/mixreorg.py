@@ -76,13 +76,16 @@ class MixReorgConfig(StrictConfig):
     patch_weights: Literal["uniform", "relevance"] = "uniform"
     """Weights of patches in the mixed loss: all alike, or by their probability of their own caption in the original
     image, so that patches which no caption speaks of count less."""
+    counted_patches: float = Field(1.0, gt=0, le=1)
+    """Share of a mixed image's patches that its loss counts: those that fit their own captions best. Below 1, patches
+    that no caption speaks of need not be explained, and do not learn to answer with what stands beside them."""
     multi_label: MultiLabelConfig = MultiLabelConfig()
     """GroupViT's loss of original images on the captions' nouns; off by default."""
 
     @model_validator(mode="after")
     def _check(self) -> "MixReorgConfig":
-        if self.mixed_form == "dice" and self.patch_weights != "uniform":
-            raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform'")
+        if self.mixed_form == "dice" and (self.patch_weights != "uniform" or self.counted_patches < 1):
+            raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform' and all patches")
         if self.mixed_per_group is not None and self.mixed_per_group > self.group_size:
             raise ValueError(f"mixed_per_group {self.mixed_per_group} exceeds group_size {self.group_size}")
         if self.mixed_share < 1 and self.restored.weight > 0:
@@ -244,9 +247,11 @@ class MixReorgObjective(Objective):
         source = candidates[:, :1] + place
         weights = self.relevance(features, text, source) if self.config.patch_weights == "relevance" else None
         if self.config.candidates == "group":
-            return mixed_loss(assignment, of_group, place, self.config.mixed_form, weights), accuracy
-        targets = source + text.rows.start
-        return mixed_loss(assignment, similarity, targets, self.config.mixed_form, weights), accuracy
+            similarity, targets = of_group, place
+        else:
+            targets = source + text.rows.start
+        form, counted = self.config.mixed_form, self.config.counted_patches
+        return mixed_loss(assignment, similarity, targets, form, weights, counted), accuracy
 
     @torch.no_grad()
     def relevance(self, features: Features, text: TextSide, source: Tensor) -> Tensor:

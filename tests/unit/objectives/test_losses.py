@@ -108,3 +108,26 @@ def test_weights_choose_which_patches_count(form: MixedLossForm) -> None:
         mixed_loss(assignment, similarity, targets, form, torch.ones(2, 4)),
         mixed_loss(assignment, similarity, targets, form),
     )
+
+
+@pytest.mark.parametrize("form", ["cross_entropy", "mixed_probability", "binary_cross_entropy"])
+def test_a_share_of_the_patches_counts_those_that_fit_best(form: MixedLossForm) -> None:
+    torch.manual_seed(4)
+    assignment = torch.rand(3, 4, 6).softmax(dim=1).requires_grad_()
+    similarity, targets = 5 * torch.randn(3, 4, 5), torch.randint(0, 5, (3, 6))
+    with torch.no_grad():
+        patches = [
+            mixed_loss(assignment[[m]][:, :, [n]], similarity[[m]], targets[[m]][:, [n]], form)
+            for m in range(3)
+            for n in range(6)
+        ]
+        alone = torch.stack(patches).reshape(3, 6)
+    loss = mixed_loss(assignment, similarity, targets, form, counted=0.5)
+    torch.testing.assert_close(loss.detach(), alone.sort(dim=1).values[:, :3].mean())
+    loss.backward()
+    assert assignment.grad is not None
+    counted = assignment.grad.abs().sum(dim=1) > 0
+    assert counted.sum(dim=1).tolist() == [3, 3, 3]
+    torch.testing.assert_close(
+        mixed_loss(assignment, similarity, targets, form, counted=0.01).detach(), alone.min(dim=1).values.mean()
+    )

@@ -258,9 +258,10 @@ def test_patches_that_fit_their_caption_weigh_more(tiny_model: DualEncoder) -> N
     torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
 
 
-def test_weights_need_a_loss_over_patches() -> None:
+@pytest.mark.parametrize("choice", [{"patch_weights": "relevance"}, {"counted_patches": 0.5}])
+def test_choosing_patches_needs_a_loss_over_patches(choice: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="dice"):
-        MixReorgConfig(mixed_form="dice", patch_weights="relevance")
+        MixReorgConfig(mixed_form="dice", **choice)
 
 
 def test_fewer_mixed_images_are_the_first_of_each_group(tiny_model: DualEncoder) -> None:
@@ -268,6 +269,18 @@ def test_fewer_mixed_images_are_the_first_of_each_group(tiny_model: DualEncoder)
     everything = mixed_tokens(tiny_model, **changes)
     some = mixed_tokens(tiny_model, **changes, mixed_per_group=2)
     torch.testing.assert_close(some, everything[[0, 1, 3, 4]], atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_over_the_best_patches_is_lower_and_accuracy_counts_all(tiny_model: DualEncoder) -> None:
+    images, ids, keys = batch(tiny_model)
+    whole = MixReorgObjective(tiny_model, MixReorgConfig(group_size=2, restored=OFF, combine="none")).eval()
+    half = MixReorgObjective(tiny_model, whole.config.updated(counted_patches=0.5)).eval()
+    with torch.no_grad():
+        features = whole.features(images, ids, keys, 0)
+        text = project_texts(tiny_model, tiny_model.text_encoder(ids), slice(0, 6))
+        losses = [objective.mixed_loss(features, text)[0] for objective in (whole, half)]
+        assert losses[1] < losses[0]
+        assert torch.equal(half.mixed_loss(features, text)[1], whole.mixed_loss(features, text)[1])
 
 
 @pytest.mark.parametrize("size", [6, 8])
