@@ -20,6 +20,7 @@ from mixreorg.ablate.worlds import make_world, world_paths
 from mixreorg.config import differences
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
+from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device
 from mixreorg.train.planning.hardware import available_device
 from mixreorg.train.run_lock import RunLock
@@ -106,7 +107,9 @@ def _check_unchanged(out: Path, run: PlannedRun) -> None:
     path = out / run.folder / CONFIG
     if not path.is_file():
         return
-    changed = differences(_compared(read_json(path)), _compared(run.config.to_dict()))
+    # Read as a configuration: one that an earlier version wrote lacks the newest fields.
+    written = TrainConfig.from_dict(read_json(path), source=str(path)).to_dict()
+    changed = differences(_compared(written), _compared(run.config.to_dict()))
     if changed:
         raise MixreorgError(
             f"{run.name}: {out / run.folder} holds a run with another {', '.join(changed[:5])}; give the row another "
