@@ -78,7 +78,7 @@ class MixReorgConfig(StrictConfig):
     image, so that patches which no caption speaks of count less."""
     counted_patches: float = Field(1.0, gt=0, le=1)
     """Share of a mixed image's patches that its loss counts: those that fit their own captions best. Below 1, patches
-    that no caption speaks of need not be explained, and do not learn to answer with what stands beside them."""
+    that no caption speaks of need not be explained; in its trial on scenes half of them taught less than all."""
     multi_label: MultiLabelConfig = MultiLabelConfig()
     """GroupViT's loss of original images on the captions' nouns; off by default."""
 
