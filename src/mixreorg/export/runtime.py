@@ -226,7 +226,7 @@ class ExportedSegmenter:
     def class_embeddings(self, classes: Sequence[ClassName]) -> FloatArray:
         """L2-normalised embeddings ``[P, E]`` of all phrases; no recent phrase is encoded again."""
         phrases, _ = flatten_phrases(classes)
-        return np.stack(self._phrases.rows(phrases, self._encode_phrases))
+        return np.stack(self._phrases.rows(phrases, self.protocol.templates, self._encode_phrases))
 
     def _encode_phrases(self, phrases: list[str]) -> list[FloatArray]:
         prompts = [template.format(phrase) for phrase in phrases for template in self.protocol.templates]

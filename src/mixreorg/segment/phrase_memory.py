@@ -11,22 +11,30 @@ PHRASES_KEPT = 4096
 
 
 class PhraseMemory(Generic[Row]):
-    """One row, an embedding ``[E]``, for each phrase: those pinned, and of all others the most recently used."""
+    """One row, an embedding ``[E]``, for each phrase in the same templates: those pinned, and the most recently used.
+
+    Rows of other templates are others: as soon as the templates change, everything is forgotten.
+    """
 
     def __init__(self, size: int = PHRASES_KEPT) -> None:
         """Start with nothing; ``size`` rows are kept beside those pinned."""
         self._size = size
+        self._templates: tuple[str, ...] = ()
         self._pinned: dict[str, Row] = {}
         self._recent: OrderedDict[str, Row] = OrderedDict()
 
-    def rows(self, phrases: Sequence[str], encode: Callable[[list[str]], Iterable[Row]]) -> list[Row]:
+    def rows(
+        self, phrases: Sequence[str], templates: tuple[str, ...], encode: Callable[[list[str]], Iterable[Row]]
+    ) -> list[Row]:
         """The row of each phrase, of which there may be more than are kept.
 
         Args:
             phrases: any, also repeatedly.
+            templates: that the phrases are put into.
             encode: makes the rows of phrases that are not known. They are kept one by one, so none may be a view into
                 a larger array.
         """
+        self._turn_to(templates)
         found = {phrase: row for phrase in phrases if (row := self._find(phrase)) is not None}
         new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in found]
         if new:
@@ -39,9 +47,16 @@ class PhraseMemory(Generic[Row]):
             self._recent.popitem(last=False)
         return [found[phrase] for phrase in phrases]
 
-    def pin(self, phrases: Iterable[str], rows: Iterable[Row]) -> None:
-        """Keep these rows for good."""
+    def pin(self, phrases: Iterable[str], templates: tuple[str, ...], rows: Iterable[Row]) -> None:
+        """Keep these rows for as long as the templates stay these."""
+        self._turn_to(templates)
         self._pinned.update(zip(phrases, rows, strict=True))
+
+    def _turn_to(self, templates: tuple[str, ...]) -> None:
+        if templates != self._templates:
+            self._pinned.clear()
+            self._recent.clear()
+            self._templates = templates
 
     def _find(self, phrase: str) -> Row | None:
         return self._pinned.get(phrase, self._recent.get(phrase))

@@ -67,7 +67,7 @@ class Segmenter:
             calibration, model.inference_calibration, lambda: model_digest(model), self.protocol
         )
         self._phrases: PhraseMemory[Tensor] = PhraseMemory()
-        self._class_embeddings: dict[tuple[ClassName, ...], tuple[Tensor, Tensor]] = {}
+        self._class_embeddings: dict[tuple[tuple[str, ...], tuple[ClassName, ...]], tuple[Tensor, Tensor]] = {}
 
     def __call__(
         self,
@@ -341,13 +341,13 @@ class Segmenter:
     @torch.inference_mode()
     def class_embeddings(self, classes: Sequence[ClassName]) -> tuple[Tensor, Tensor]:
         """Embeddings of all phrases ``[P, E]`` and the class of each ``[P]``; no recent phrase is encoded again."""
-        key = tuple(classes)
+        key = self.protocol.templates, tuple(classes)
         if key in self._class_embeddings:
             # The most recent last, so that the whole list outlives the many short lists of single photos.
             self._class_embeddings[key] = self._class_embeddings.pop(key)
             return self._class_embeddings[key]
         phrases, owners = flatten_phrases(classes)
-        embeddings = torch.stack(self._phrases.rows(phrases, self._encode_phrases))
+        embeddings = torch.stack(self._phrases.rows(phrases, self.protocol.templates, self._encode_phrases))
         while len(self._class_embeddings) >= _LISTS_KEPT:
             del self._class_embeddings[next(iter(self._class_embeddings))]
         self._class_embeddings[key] = embeddings, torch.tensor(owners, device=embeddings.device)
@@ -358,8 +358,11 @@ class Segmenter:
         return [embedding.clone() for embedding in self.model.encode_prompts(prompts)]
 
     def remember(self, phrases: Sequence[str], embeddings: Tensor) -> None:
-        """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before, and keep them for good."""
-        self._phrases.pin(phrases, embeddings.to(self.model.logit_scale.device))
+        """Take embeddings ``[P, E]`` of phrases as this model and protocol made them before.
+
+        They are kept until the protocol has other templates.
+        """
+        self._phrases.pin(phrases, self.protocol.templates, embeddings.to(self.model.logit_scale.device))
 
 
 def _turn_back(output: ImageOutput) -> ImageOutput:

@@ -185,6 +185,16 @@ def test_phrases_are_kept_within_bounds(exports, monkeypatch) -> None:
     assert exported._encode_phrases(names[:2])[0].base is None
 
 
+def test_another_protocol_has_embeddings_of_its_own_templates(exports) -> None:
+    exported = ExportedSegmenter(exports / "onnx", threads=1)
+    before = exported.class_embeddings(CLASSES)
+    exported.protocol = exported.protocol.updated(templates=("one {} on grass",))
+    fresh = ExportedSegmenter(exports / "onnx", exported.protocol, threads=1)
+    embeddings = exported.class_embeddings(CLASSES)
+    np.testing.assert_array_equal(embeddings, fresh.class_embeddings(CLASSES))
+    assert np.abs(embeddings - before).max() > 1e-3
+
+
 def test_protocols_that_decode_otherwise_are_refused(segmenter, exports, tmp_path) -> None:
     for change in ({"decoding": "softmax"}, {"logit_scale": 40.0}, {"background_phrases": ("sky",)}):
         protocol = segmenter.protocol.updated(**change)

@@ -119,6 +119,20 @@ def test_phrases_are_kept_within_bounds_and_those_remembered_for_good(
     assert segmenter._encode_phrases(names)[0].untyped_storage().nbytes() == 8
 
 
+def test_another_protocol_has_embeddings_of_its_own_templates(tiny_model: DualEncoder) -> None:
+    classes = [ClassName("dog"), ClassName("cat")]
+    other = WINDOWS.updated(templates=("a {}", "one {} on grass"))
+    segmenter = Segmenter(tiny_model, WINDOWS)
+    before, _ = segmenter.class_embeddings(classes)
+    segmenter.remember(["dog"], torch.ones(1, before.shape[1]))
+    segmenter.protocol = other
+    embeddings, _ = segmenter.class_embeddings(classes)
+    assert torch.equal(embeddings, Segmenter(tiny_model, other).class_embeddings(classes)[0])
+    assert not torch.allclose(embeddings, before)
+    segmenter.protocol = WINDOWS
+    assert torch.equal(segmenter.class_embeddings(classes)[0], before)
+
+
 def test_the_protocol_comes_with_the_model(tiny_model: DualEncoder) -> None:
     assert default_protocol(tiny_model) == groupvit_protocol(32)
     tiny_model.inference_protocol = WINDOWS.to_dict()
