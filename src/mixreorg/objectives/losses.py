@@ -141,6 +141,29 @@ def _patch_losses(assignment: Tensor, similarity: Tensor, targets: Tensor, form:
     return (losses * exists).sum(dim=-1) / exists.sum(dim=-1)
 
 
+def mixed_noun_loss(assignment: Tensor, similarity: Tensor, named: Tensor, targets: Tensor) -> Tensor:
+    """Loss of the mixed masks over nouns: negative log of each patch's mixed probability of its own caption's nouns.
+
+    Args:
+        assignment: ``[M, S, N]`` as in :func:`mixed_loss`.
+        similarity: ``[M, S, W]`` scaled similarity of each segment with each noun's prompt.
+        named: ``[M, K, W]`` bool, which nouns the caption of each source image of a mixed image names.
+        targets: ``[M, N]`` int64 below K, source that each patch came from.
+
+    Returns:
+        Scalar mean over the patches whose caption has nouns; 0 if there are none.
+    """
+    with torch.autocast(assignment.device.type, enabled=False):
+        assignment, similarity = assignment.float(), similarity.float()
+        log_probability = similarity.log_softmax(dim=-1)
+        # One source after another: a tensor [M, S, K, W] would be the largest of the step.
+        own = [log_probability.masked_fill(~words[:, None], MISSING).logsumexp(dim=-1) for words in named.unbind(1)]
+        losses = -target_log_probability(assignment, torch.stack(own, dim=-1), targets)
+        exists = named.any(dim=-1).gather(1, targets)
+        loss: Tensor = (losses * exists).sum() / exists.sum().clamp(min=1)
+        return loss
+
+
 def target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:
     """Log of each patch's mixed probability of its own text, without the ``[M, N, T]`` tensor of all texts.
 

@@ -25,6 +25,7 @@ from mixreorg.objectives.losses import (
     contrastive_loss,
     mixed_loss,
     mixed_mask_accuracy,
+    mixed_noun_loss,
     scaled_similarity,
     target_log_probability,
 )
@@ -57,8 +58,9 @@ class MixReorgConfig(StrictConfig):
     restored: WeightSchedule = WeightSchedule()
     """Weight of the contrastive loss of restored images."""
     mixed_form: MixedLossForm = "mixed_probability"
-    candidates: Literal["group", "batch"] = "batch"
-    """Texts that a mixed patch chooses from: its group's K, or the whole global batch's."""
+    candidates: Literal["group", "batch", "nouns"] = "batch"
+    """Texts that a mixed patch chooses from: its group's K captions, the whole global batch's, or the batch's nouns as
+    the multi-label loss puts them into prompts. With nouns, a patch is right with any noun of its own caption."""
     detach_text: bool = False
     """Whether the mixed loss leaves the text encoder alone."""
     mixed_group_tokens: Literal["learned", "mean"] = "learned"
@@ -88,6 +90,13 @@ class MixReorgConfig(StrictConfig):
             raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform' and all patches")
         if self.mixed_per_group is not None and self.mixed_per_group > self.group_size:
             raise ValueError(f"mixed_per_group {self.mixed_per_group} exceeds group_size {self.group_size}")
+        if self.candidates == "nouns":
+            if self.mixed_form != "mixed_probability" or self.patch_weights != "uniform" or self.counted_patches < 1:
+                raise ValueError("candidates 'nouns' need mixed_form 'mixed_probability' and all patches alike")
+            if not self.multi_label.is_on or self.multi_label.weight.start_step > self.mixed.start_step:
+                raise ValueError(
+                    "candidates 'nouns' need the multi-label loss, which makes the prompts, from as early on"
+                )
         if self.mixed_share < 1 and self.restored.weight > 0:
             raise ValueError("restoration needs every patch: take mixed_per_group null, or restored.weight 0")
         return self
@@ -235,14 +244,16 @@ class MixReorgObjective(Objective):
         """
         assignment, place = features["mixed_assignment"], features["mixed_place"]
         embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
-        # [M, S, E] x [T, E] -> [M, S, T]
         segments = self.embed_segments(features["mixed_segments"])
+        # [M, S, E] x [T, E] -> [M, S, T]
         similarity = scaled_similarity(segments, embeddings, self.model.scale)
         batch = text.rows.stop - text.rows.start
         rows = self._mixed_rows(batch, place.device)
         candidates = group_candidates(batch, self.config.group_size, place.device)[rows]
         of_group = _group_similarity(similarity, candidates, text.rows.start)
         accuracy = mixed_mask_accuracy(assignment, of_group, place)
+        if self.config.candidates == "nouns":
+            return self.noun_loss(assignment, segments, candidates + text.rows.start, place, text), accuracy
         # Row of this process that each mixed patch came from.
         source = candidates[:, :1] + place
         weights = self.relevance(features, text, source) if self.config.patch_weights == "relevance" else None
@@ -252,6 +263,32 @@ class MixReorgObjective(Objective):
             targets = source + text.rows.start
         form, counted = self.config.mixed_form, self.config.counted_patches
         return mixed_loss(assignment, similarity, targets, form, weights, counted), accuracy
+
+    def noun_loss(self, assignment: Tensor, segments: Tensor, sources: Tensor, place: Tensor, text: TextSide) -> Tensor:
+        """Loss of the mixed masks over the nouns of the global batch, each in the first of its prompts.
+
+        Nouns compete as classes do in inference: in one softmax, with the model's own scale.
+
+        Args:
+            assignment: ``[M, S, N]``.
+            segments: ``[M, S, E]`` L2-normalised embeddings.
+            sources: ``[M, K]`` int64 global rows of the images that each mixed image is made of.
+            place: ``[M, N]`` int64, which of these each patch came from.
+            text: captions and nouns of all processes.
+        """
+        assert text.nouns is not None
+        words, word = torch.unique(text.nouns.words, return_inverse=True)
+        if len(words) == 0:
+            return 0.0 * segments.sum()
+        position = torch.arange(len(word), device=word.device)
+        first = position.new_full(words.shape, len(word)).scatter_reduce(0, word, position, "amin")
+        embeddings = text.nouns.embeddings[first]
+        if self.config.detach_text:
+            embeddings = embeddings.detach()
+        named = torch.zeros(len(text.embeddings), len(words), dtype=torch.bool, device=word.device)
+        named[text.nouns.owners, word] = True
+        similarity = scaled_similarity(segments, embeddings, self.model.scale)
+        return mixed_noun_loss(assignment, similarity, named[sources], place)
 
     @torch.no_grad()
     def relevance(self, features: Features, text: TextSide, source: Tensor) -> Tensor:

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mixreorg.objectives.losses import MISSING, MixedLossForm, contrastive_loss, mixed_loss, mixed_mask_accuracy
+from mixreorg.objectives.losses import (
+    MISSING,
+    MixedLossForm,
+    contrastive_loss,
+    mixed_loss,
+    mixed_mask_accuracy,
+    mixed_noun_loss,
+)
 from mixreorg.objectives.terms import WeightSchedule
 
 
@@ -131,3 +138,25 @@ def test_a_share_of_the_patches_counts_those_that_fit_best(form: MixedLossForm) 
     torch.testing.assert_close(
         mixed_loss(assignment, similarity, targets, form, counted=0.01).detach(), alone.min(dim=1).values.mean()
     )
+
+
+def test_the_loss_over_nouns_counts_any_noun_of_the_patch() -> None:
+    torch.manual_seed(5)
+    assignment = torch.rand(2, 3, 4).softmax(dim=1)
+    similarity = (3 * torch.randn(2, 3, 5)).requires_grad_()
+    named = torch.tensor([[[1, 0, 1, 0, 0], [0, 0, 0, 1, 0]], [[0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]]).bool()
+    targets = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]])
+    loss = mixed_noun_loss(assignment, similarity, named, targets)
+    probability = assignment.transpose(1, 2) @ similarity.softmax(dim=-1)
+    own = [
+        -probability[m, n, named[m, targets[m, n]]].sum().log()
+        for m in range(2)
+        for n in range(4)
+        if named[m, targets[m, n]].any()
+    ]
+    assert len(own) == 6
+    torch.testing.assert_close(loss, torch.stack(own).mean())
+    assert mixed_noun_loss(assignment, similarity, torch.zeros_like(named), targets) == 0
+    loss.backward()
+    assert similarity.grad is not None
+    assert similarity.grad.isfinite().all()

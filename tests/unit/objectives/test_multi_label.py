@@ -13,7 +13,9 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
 from mixreorg.objectives.losses import contrastive_loss, multi_label_loss
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.objective import Objective
+from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.text.noun_prompts import NounPrompts
 from mixreorg.text.tokenizer import Tokenizer
 
@@ -120,7 +122,8 @@ def inputs(model: DualEncoder) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def build(model: DualEncoder, kind: str, **options: Any) -> Objective:
-    options = {"multi_label": {"weight": {"weight": 0.5}, "num_nouns": 2, **options}}
+    objective = {"candidates": options.pop("candidates")} if "candidates" in options else {}
+    options = {"multi_label": {"weight": {"weight": 0.5}, "num_nouns": 2, **options}, **objective}
     if kind == "groupvit":
         return GroupViTObjective(model, GroupViTConfig.from_dict(options))
     return MixReorgObjective(model, MixReorgConfig.from_dict({**options, "group_size": 2}))
@@ -186,6 +189,41 @@ def test_no_nouns_in_a_batch_leave_the_other_losses_as_they_are(
     assert torch.equal(with_loss.total, without.total)
     assert "multi_label" not in without.terms
     assert "nouns_per_caption" not in without.diagnostics
+
+
+def test_mixed_patches_choose_among_the_nouns_of_the_batch(model: DualEncoder, tokenizer: Tokenizer) -> None:
+    objective = build(model, "mixreorg", candidates="nouns").eval()
+    assert isinstance(objective, MixReorgObjective)
+    nouns = prompts(tokenizer)
+    features = objective.features(*inputs(model), 0, nouns)
+    text = project_texts(model, features["text"], slice(0, 6), features["nouns"], features["noun_words"])
+    loss, _ = objective.mixed_loss(features, text)
+    words = sorted({word for word in WORDS.flatten().tolist() if word >= 0})
+    texts = model.text_encoder(tokenizer.encode([f"a photo of a {NAMES[word]}." for word in words]))
+    names = F.normalize(model.text_projector(texts), dim=-1)
+    segments = objective.embed_segments(features["mixed_segments"])
+    probability = (model.scale * segments @ names.T).softmax(dim=-1)
+    patches = features["mixed_assignment"].transpose(1, 2) @ probability
+    own = []
+    for mixed, place in enumerate(features["mixed_place"].tolist()):
+        for patch, source in enumerate(place):
+            caption = set(WORDS[mixed // 2 * 2 + source].tolist())
+            named = [index for index, word in enumerate(words) if word in caption]
+            if named:
+                own.append(-patches[mixed, patch, named].sum().log())
+    torch.testing.assert_close(loss, torch.stack(own).mean(), rtol=1e-4, atol=1e-5)
+    nothing = build(model, "mixreorg", candidates="nouns")(*inputs(model), 0, prompts(tokenizer, WORDS.clamp(max=-1)))
+    assert float(nothing.terms["mixed"]) == 0
+
+
+def test_nouns_as_candidates_need_their_prompts() -> None:
+    with pytest.raises(ValueError, match="multi-label loss, which makes the prompts"):
+        MixReorgConfig(candidates="nouns")
+    late = MultiLabelConfig(weight=WeightSchedule(start_step=5))
+    with pytest.raises(ValueError, match="from as early on"):
+        MixReorgConfig(candidates="nouns", multi_label=late)
+    with pytest.raises(ValueError, match="mixed_form 'mixed_probability'"):
+        MixReorgConfig(candidates="nouns", mixed_form="dice", multi_label=late)
 
 
 def test_the_loss_comes_with_its_schedule(model: DualEncoder, tokenizer: Tokenizer) -> None:

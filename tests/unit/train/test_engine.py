@@ -90,11 +90,16 @@ OBJECTIVES = [
     MixReorgConfig(
         group_size=2, multi_label=MultiLabelConfig(weight=WeightSchedule(), repeated_nouns="positive", num_nouns=2)
     ),
+    MixReorgConfig(
+        group_size=2, candidates="nouns", multi_label=MultiLabelConfig(weight=WeightSchedule(), num_nouns=2)
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    "objective", OBJECTIVES, ids=["groupvit", "complete", "gate", "reduced", "fewer mixed", "nouns", "all"]
+    "objective",
+    OBJECTIVES,
+    ids=["groupvit", "complete", "gate", "reduced", "fewer mixed", "nouns", "all", "mixed nouns"],
 )
 @pytest.mark.parametrize("chunk", [2, 4, 6])
 def test_the_gradient_in_chunks_is_the_gradient_of_the_whole(
