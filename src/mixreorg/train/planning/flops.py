@@ -215,4 +215,9 @@ def _mixed_loss(
             saved += _FLOAT * (rows * patches + 2 * rows * candidates + patch_logits)
     if objective.mixed_form != "mixed_probability":
         flops += 2.0 * share * patches * segments * candidates
+    if objective.candidates == "nouns":
+        # At most: words that a batch has several times are one. Each source keeps its own masked probabilities.
+        words = global_batch * objective.multi_label.num_nouns
+        flops += 2.0 * rows * embed * words
+        saved += _FLOAT * (rows * words * (2 + objective.group_size) + words * embed)
     return Cost(flops, saved)

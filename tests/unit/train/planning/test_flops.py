@@ -27,6 +27,7 @@ OBJECTIVES: dict[str, GroupViTConfig | MixReorgConfig] = {
     "cross attention": MixReorgConfig(combine="cross_attention"),
     "cross entropy": MixReorgConfig(mixed_form="cross_entropy"),
     "binary": MixReorgConfig(mixed_form="binary_cross_entropy"),
+    "mixed nouns": MixReorgConfig(candidates="nouns", multi_label=MultiLabelConfig(weight=WeightSchedule())),
     "dice in the group": MixReorgConfig(mixed_form="dice", candidates="group"),
     "restored alone": MixReorgConfig(mixed=WeightSchedule(weight=0.0)),
     "nouns": GroupViTConfig(multi_label=MultiLabelConfig(weight=WeightSchedule())),
