@@ -148,8 +148,8 @@ def _mixed_masks(checkpoint: Path, model: DualEncoder, config: TrainConfig, job:
         return {}
     asked = {"common": MixReorgObjective(model, job.mixing)}
     if isinstance(config.objective, MixReorgConfig):
-        # As in inference no context is left out, and the weights of a loss do not matter here.
-        own = config.objective.updated(context_dropout=0.0, patch_weights="uniform")
+        # As in inference, no context is left out.
+        own = config.objective.updated(context_dropout=0.0)
         asked["own"] = MixReorgObjective(model, own)
         parameters = checkpoint / "objective.safetensors"
         if parameters.is_file():

@@ -66,5 +66,5 @@ def mixed_mask_accuracy_on(objective: MixReorgObjective, pairs: list[Pair], *, g
         _, mixed, _ = objective.branches(images, keys, with_restored=False)
         ids = trim(model.tokenizer.encode([pair.caption for pair in part]), model.config.text.end_id).to(device)
         texts = project_texts(model, model.text_encoder(ids), slice(0, len(part)))
-        found += float(objective.mixed_loss(mixed.features, texts)[1]) * len(part)
+        found += float(objective.mask_accuracy(mixed.features, texts)) * len(part)
     return found / len(pairs)

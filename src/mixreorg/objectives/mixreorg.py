@@ -240,16 +240,10 @@ class MixReorgObjective(Objective):
 
         Args:
             features: of :meth:`features`.
-            text: captions of all processes.
+            text: captions of all processes, and nouns where they are the candidates.
         """
         assignment, place = features["mixed_assignment"], features["mixed_place"]
-        embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
-        segments = self.embed_segments(features["mixed_segments"])
-        # [M, S, E] x [T, E] -> [M, S, T]
-        similarity = scaled_similarity(segments, embeddings, self.model.scale)
-        batch = text.rows.stop - text.rows.start
-        rows = self._mixed_rows(batch, place.device)
-        candidates = group_candidates(batch, self.config.group_size, place.device)[rows]
+        segments, candidates, similarity = self._compare(features, text)
         of_group = _group_similarity(similarity, candidates, text.rows.start)
         accuracy = mixed_mask_accuracy(assignment, of_group, place)
         if self.config.candidates == "nouns":
@@ -263,6 +257,30 @@ class MixReorgObjective(Objective):
             targets = source + text.rows.start
         form, counted = self.config.mixed_form, self.config.counted_patches
         return mixed_loss(assignment, similarity, targets, form, weights, counted), accuracy
+
+    @torch.no_grad()
+    def mask_accuracy(self, features: Features, text: TextSide) -> Tensor:
+        """Mixed-mask accuracy alone, a scalar: it asks for captions whatever the loss has as candidates.
+
+        Args:
+            features: of a :class:`MixedBranch`.
+            text: captions of all processes.
+        """
+        _, candidates, similarity = self._compare(features, text)
+        of_group = _group_similarity(similarity, candidates, text.rows.start)
+        return mixed_mask_accuracy(features["mixed_assignment"], of_group, features["mixed_place"])
+
+    def _compare(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings ``[M, S, E]`` of mixed segments, this process's rows of their sources ``[M, K]``, and the
+        similarities ``[M, S, T]`` of segments and captions.
+        """
+        embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
+        segments = self.embed_segments(features["mixed_segments"])
+        batch = text.rows.stop - text.rows.start
+        device = segments.device
+        candidates = group_candidates(batch, self.config.group_size, device)[self._mixed_rows(batch, device)]
+        # [M, S, E] x [T, E] -> [M, S, T]
+        return segments, candidates, scaled_similarity(segments, embeddings, self.model.scale)
 
     def noun_loss(self, assignment: Tensor, segments: Tensor, sources: Tensor, place: Tensor, text: TextSide) -> Tensor:
         """Loss of the mixed masks over the nouns of the global batch, each in the first of its prompts.

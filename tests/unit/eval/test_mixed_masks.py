@@ -7,9 +7,11 @@ from PIL import Image
 from mixreorg.data.pairs import Pair
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
+from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.groupvit import project_texts
 from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.randomness import sample_keys
 
@@ -49,6 +51,17 @@ def test_every_mixed_image_counts_also_where_training_makes_one_of_a_group(objec
     one = MixReorgObjective(objective.model, config).eval()
     assert mixed_mask_accuracy_on(one, pairs) == expected
     assert one.config.mixed_per_group == 1
+
+
+def test_captions_are_asked_for_whatever_the_loss_is_made_of(tiny_config, tokenizer, objective, pairs):
+    torch.manual_seed(0)
+    nouns = MultiLabelConfig(weight=WeightSchedule())
+    model = DualEncoder(tiny_config.updated(multi_label=True), tokenizer)
+    config = objective.config.updated(multi_label=nouns)
+    expected = mixed_mask_accuracy_on(MixReorgObjective(model, config).eval(), pairs)
+    for change in ({"candidates": "nouns"}, {"patch_weights": "relevance"}, {"candidates": "group"}):
+        other = MixReorgObjective(model, config.updated(**change)).eval()
+        assert mixed_mask_accuracy_on(other, pairs) == expected
 
 
 def test_captioned_scenes_are_read_in_order_and_absent_captions_are_no_error(tmp_path):
