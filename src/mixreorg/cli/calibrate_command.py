@@ -36,7 +36,8 @@ def calibrate(
     from mixreorg.eval.voc_split import open_voc_split
     from mixreorg.files import exists
     from mixreorg.interop.loading import load_model
-    from mixreorg.models.folder import CALIBRATION_FILE, resolve_model_folder
+    from mixreorg.models.folder import resolve_model_folder
+    from mixreorg.segment.calibration import CALIBRATION_FILE
     from mixreorg.segment.segmenter import Segmenter
 
     if split.startswith("test"):

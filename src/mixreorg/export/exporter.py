@@ -32,7 +32,7 @@ from mixreorg.export.runtime import (
 from mixreorg.files import write_together
 from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import CALIBRATION_FILE
+from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol, hash_values
 from mixreorg.segment.segmenter import Segmenter

@@ -21,8 +21,7 @@ from mixreorg.export.decoding import (
 )
 from mixreorg.export.manifest import SUFFIXES, ExportManifest
 from mixreorg.files import exists, read_json
-from mixreorg.models.folder import CALIBRATION_FILE
-from mixreorg.segment.calibration import Calibration, CalibrationSource
+from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration, CalibrationSource
 from mixreorg.segment.photos import PhotoSource, read_photo
 from mixreorg.segment.phrase_memory import PhraseMemory
 from mixreorg.segment.presence import PhotoEmbeddings, find_own_names, presence_features, segment_pixels

@@ -17,7 +17,8 @@ from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, to_hf, to_original
 from mixreorg.interop.loading import load_model, require_tokenizer
 from mixreorg.interop.model_card import CARD, PICTURE, CardFacts, CardModel, write_card
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import CALIBRATION_FILE, check_state, save_state, save_tensors
+from mixreorg.models.folder import check_state, save_state, save_tensors
+from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.tokenizer import Tokenizer

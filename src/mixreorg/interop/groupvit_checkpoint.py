@@ -17,7 +17,8 @@ from mixreorg.interop.hf_tokenizer import read_hf_tokenizer
 from mixreorg.interop.hub import locate
 from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, from_hf, from_original
 from mixreorg.models.dual_encoder import DualEncoderConfig
-from mixreorg.models.folder import CALIBRATION_FILE, FORMAT, resolve_model_folder
+from mixreorg.models.folder import FORMAT, resolve_model_folder
+from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.text.tokenizer import CLIP_VOCAB_SIZE, Tokenizer
 
 Layout = Literal["native", "original", "transformers"]

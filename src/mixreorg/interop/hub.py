@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
 from mixreorg.files import exists, read_json
-from mixreorg.models.folder import CALIBRATION_FILE, FORMAT
+from mixreorg.models.folder import FORMAT
+from mixreorg.segment.calibration import CALIBRATION_FILE
 
 ALIASES = {
     "groupvit-gcc-yfcc": "nvidia/groupvit-gcc-yfcc",

@@ -12,8 +12,8 @@ from mixreorg.interop.hf_folder import inexpressible
 from mixreorg.interop.hub import push_to_hub
 from mixreorg.interop.loading import load_model
 from mixreorg.interop.model_card import CardFacts
-from mixreorg.models.folder import CALIBRATION_FILE, save_model
-from mixreorg.segment.calibration import Calibration
+from mixreorg.models.folder import save_model
+from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 

@@ -18,9 +18,7 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.text.tokenizer import Tokenizer
 
 FORMAT = "mixreorg-model-1"
-CALIBRATION_FILE = "calibration.json"
-"""Name of the thresholds in the folder of a model or an export."""
-_CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+_CONFIG, _WEIGHTS, _TOKENIZER, _CALIBRATION = "config.json", "model.safetensors", "tokenizer.json", "calibration.json"
 
 
 def save_model(model: DualEncoder, folder: Path, protocol: dict[str, Any] | None = None) -> None:
@@ -112,8 +110,8 @@ def load_model_folder(source: str | Path, device: str | torch.device = "cpu") ->
     model = DualEncoder.for_weights(config, tokenizer)
     load_weights(model, folder / _WEIGHTS)
     model.inference_protocol = content.get("protocol")
-    if (folder / CALIBRATION_FILE).is_file():
-        model.inference_calibration = read_json(folder / CALIBRATION_FILE)
+    if (folder / _CALIBRATION).is_file():
+        model.inference_calibration = read_json(folder / _CALIBRATION)
     return move(model, device).eval()
 
 

@@ -13,6 +13,8 @@ from mixreorg.segment.presence import PresenceRule
 from mixreorg.segment.protocol import Protocol
 
 FORMAT: Literal["mixreorg-calibration-1"] = "mixreorg-calibration-1"
+CALIBRATION_FILE = "calibration.json"
+"""Name of the file in the folder of a model or an export."""
 
 
 class Calibration(StrictConfig):
