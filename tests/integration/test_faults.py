@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,18 @@ def test_a_shard_that_vanishes_stops_the_run_with_all_it_has_learned(
     (tmp_path / "elsewhere.tar").rename(shard)
     run(config, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), ConnectionRefusedError(), EOFError()])
+def test_a_reading_process_that_dies_while_it_hands_a_batch_over(error: Exception) -> None:
+    def broken() -> Iterator[PairBatch]:
+        raise error
+        yield
+
+    reader = BatchReader.__new__(BatchReader)
+    reader._batches, reader._workers = broken(), 2
+    with pytest.raises(MixreorgError, match=r"reading process died \(\S.*\), .*data.num_workers"):
+        reader.next()
 
 
 def test_a_reading_process_that_dies_stops_the_run_with_all_it_has_learned(config: TrainConfig, tmp_path: Path) -> None:

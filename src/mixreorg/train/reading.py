@@ -80,11 +80,13 @@ class BatchReader:
             if not self._workers:
                 raise
             raise original_error(error) from None
-        except RuntimeError as error:
+        # The loader's own error, or whatever the connection to a process says that died while it handed a batch over.
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if not self._workers:
                 raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise MixreorgError(
-                f"a reading process died ({str(error).splitlines()[0]}), perhaps for lack of memory; go on with "
+                f"a reading process died ({reason}), perhaps for lack of memory; go on with "
                 "--resume auto, with fewer reading processes (--set data.num_workers=...) if it happens again"
             ) from error
 
