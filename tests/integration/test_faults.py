@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from torch.utils.data import DataLoader, Dataset
 
 from mixreorg.ablate.collect import is_trained
 from mixreorg.data.loader import PairBatch
@@ -141,6 +142,20 @@ def test_a_reading_process_that_dies_while_it_hands_a_batch_over(error: Exceptio
     reader = BatchReader.__new__(BatchReader)
     reader._batches, reader._workers = broken(), 2
     with pytest.raises(MixreorgError, match=r"reading process died \(\S.*\), .*data.num_workers"):
+        reader.next()
+
+
+class _Faulty(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        raise ConnectionResetError("the storage hung up")
+
+
+def test_what_a_living_reading_process_raises_is_no_death() -> None:
+    reader = BatchReader.__new__(BatchReader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    reader._batches, reader._workers = iter(DataLoader(_Faulty(), batch_sampler=[[0]], num_workers=1)), 1
+    signal.signal(signal.SIGCHLD, handler)
+    with pytest.raises(ConnectionResetError, match="the storage hung up"):
         reader.next()
 
 

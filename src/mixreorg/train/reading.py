@@ -82,7 +82,8 @@ class BatchReader:
             raise original_error(error) from None
         # The loader's own error, or whatever the connection to a process says that died while it handed a batch over.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            if not self._workers:
+            # What a living process raised comes with this heading and its traceback.
+            if not self._workers or str(error).startswith("Caught "):
                 raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise MixreorgError(
