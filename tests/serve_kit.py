@@ -6,6 +6,7 @@ The model's process imports this module, to find those answers by their names.
 import io
 import os
 import struct
+import sys
 import time
 import zipfile
 import zlib
@@ -78,3 +79,7 @@ def process_id(segmented: SegmentedPhoto) -> int:
 def name_groups(segmented: SegmentedPhoto) -> Any:
     groups = segmented.find_groups()
     return groups.segment_map, groups.class_names, groups.scores
+
+
+def loads_torch(segmented: SegmentedPhoto) -> bool:
+    return "torch" in sys.modules

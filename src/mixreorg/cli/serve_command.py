@@ -10,7 +10,7 @@ from mixreorg.errors import MixreorgError
 
 def serve(
     model: Annotated[
-        str, typer.Option(help="Model, checkpoint or run folder; GroupViT weights; or the name of a bundled model.")
+        str, typer.Option(help="Model, checkpoint or run folder; export; GroupViT weights; name of a bundled model.")
     ] = "scenes-tiny",
     host: Annotated[
         str, typer.Option(help="Address to listen at. 0.0.0.0 is all of the machine's: anybody may then ask.")

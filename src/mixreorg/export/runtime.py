@@ -158,7 +158,34 @@ class ExportedSegmenter:
         request = self.request(class_names, negatives, background, abstain)
         image = read_photo(photo)
         plan = plan_windows(self.protocol, image.width, image.height)
-        windows, presence = self._decode(image, plan, request)
+        if self.manifest.classes is None:
+            return self.decode_photo(self._encode(image, plan), image, request)
+        return self._label(self._decode_baked(image, plan), plan, image, request)
+
+    def decode_photo(self, output: ExportedOutput, image: Image.Image, request: MaskRequest) -> Segmentation:
+        """Label a photo whose windows are encoded (free vocabulary only).
+
+        Args:
+            output: the photo's windows, from :meth:`encode_each`.
+            image: the photo.
+            request: what :meth:`request` returned.
+        """
+        plan = plan_windows(self.protocol, image.width, image.height)
+        segment_map = map_segments(output.assignment, plan.window_size)
+        photo = PhotoEmbeddings(output.image_embedding, output.segment_embeddings, segment_map)
+        presence = self._presence_scores(photo, request.classes)
+        scores = self.segment_scores(output, request.competitors, len(request.negatives), request.absent(presence))
+        return self._label(WindowScores(segment_map, scores), plan, image, request, presence)
+
+    def _label(
+        self,
+        windows: WindowScores,
+        plan: WindowPlan,
+        image: Image.Image,
+        request: MaskRequest,
+        presence: npt.NDArray[np.float32] | None = None,
+    ) -> Segmentation:
+        """Labels of the photo from scores without background."""
         scores = windows.segment_scores
         pixels = segment_pixels(windows.segment_map, scores.shape[1])
         choice = request.choose_background(scores.max(axis=-1), pixels)
@@ -187,16 +214,24 @@ class ExportedSegmenter:
         names = self._classes(class_names, negatives)
         return MaskRequest(*names, self.protocol, background, abstain, calibration)
 
-    def _decode(
-        self, image: Image.Image, plan: WindowPlan, request: MaskRequest
-    ) -> tuple[WindowScores, npt.NDArray[np.float32] | None]:
-        """Scores of the photo's windows without background, and presence scores ``[C]``."""
-        if self.manifest.classes is None:
-            return self._decode_free(image, plan, request)
-        return self._decode_baked(image, plan), None
-
     def encode(self, images: Sequence[Image.Image]) -> ExportedOutput:
         """Encode every window of several RGB photos of one size, photo after photo (free vocabulary only).
+
+        Raises:
+            MixreorgError: an export with baked classes, or windows of a size that it does not take.
+        """
+        photos = self.encode_each(images)
+        return ExportedOutput(
+            np.concatenate([photo.assignment for photo in photos]),
+            np.concatenate([photo.segment_embeddings for photo in photos]),
+            np.concatenate([photo.image_embedding for photo in photos]),
+        )
+
+    def encode_each(self, images: Sequence[Image.Image]) -> list[ExportedOutput]:
+        """Encode several RGB photos of any sizes (free vocabulary only).
+
+        Returns:
+            For each photo the windows of ``plan_windows(protocol, width, height)``.
 
         Raises:
             MixreorgError: an export with baked classes, or windows of a size that it does not take.
@@ -205,13 +240,7 @@ class ExportedSegmenter:
             raise MixreorgError(
                 f"{self._path} has its classes baked in and gives no embeddings; export without classes"
             )
-        plan = plan_windows(self.protocol, images[0].width, images[0].height)
-        photos = [self._encode(image, plan) for image in images]
-        return ExportedOutput(
-            np.concatenate([photo.assignment for photo in photos]),
-            np.concatenate([photo.segment_embeddings for photo in photos]),
-            np.concatenate([photo.image_embedding for photo in photos]),
-        )
+        return [self._encode(image, plan_windows(self.protocol, image.width, image.height)) for image in images]
 
     def _encode(self, image: Image.Image, plan: WindowPlan) -> ExportedOutput:
         """The windows of one photo, segments merged as the protocol says."""
@@ -260,24 +289,27 @@ class ExportedSegmenter:
             )
         return classes, rest
 
-    def _decode_free(
-        self, image: Image.Image, plan: WindowPlan, request: MaskRequest
-    ) -> tuple[WindowScores, npt.NDArray[np.float32]]:
-        output = self._encode(image, plan)
-        segment_map = map_segments(output.assignment, plan.window_size)
-        photo = PhotoEmbeddings(output.image_embedding, output.segment_embeddings, segment_map)
-        presence = self._presence_scores(photo, request.classes)
-        scores = score_segments(
+    def segment_scores(
+        self, output: ExportedOutput, classes: Sequence[ClassName], num_negatives: int = 0, absent: Sequence[int] = ()
+    ) -> FloatArray:
+        """Class scores ``[B, S, C]`` of the segments of encoded windows, without background.
+
+        Args:
+            output: windows from :meth:`encode`.
+            classes: parsed class list.
+            num_negatives: how many of the last classes are negatives, with a shortlist of their own.
+            absent: indices of classes that get no pixel.
+        """
+        return score_segments(
             output.segment_embeddings,
             output.image_embedding,
-            self.class_embeddings(request.competitors),
-            flatten_phrases(request.competitors)[1],
+            self.class_embeddings(classes),
+            flatten_phrases(classes)[1],
             logit_scale=self.manifest.logit_scale,
             shortlist=self.protocol.shortlist,
-            num_negatives=len(request.negatives),
-            absent=request.absent(presence),
+            num_negatives=num_negatives,
+            absent=absent,
         )
-        return WindowScores(segment_map, scores), presence
 
     def _presence_scores(self, photo: PhotoEmbeddings, classes: Sequence[ClassName]) -> npt.NDArray[np.float32]:
         rule = self.calibration_source.rule(self.protocol)

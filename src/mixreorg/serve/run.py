@@ -23,7 +23,7 @@ def serve(
     """Serve a model until interrupted.
 
     Args:
-        model: what :func:`mixreorg.load_model` reads.
+        model: what :func:`mixreorg.load_model` reads, or the folder of an export.
         host: address to listen at.
         port: 0 for a free one.
         device: where the model works.

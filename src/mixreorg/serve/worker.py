@@ -4,22 +4,27 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import parent_process
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy.typing as npt
 from PIL import Image
 
 from mixreorg.errors import MixreorgError
+from mixreorg.export.decoding import map_segments
+from mixreorg.export.runtime import ExportedSegmenter, find_export
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.request import Threshold
+from mixreorg.segment.window_plan import plan_windows
 from mixreorg.serve.answers import Groups, SegmentedPhoto
 from mixreorg.text.class_list import ClassName
 
 if TYPE_CHECKING:
-    from mixreorg.models.dual_encoder import ImageOutput
     from mixreorg.segment.segmenter import Segmenter
 
 T = TypeVar("T")
@@ -50,23 +55,17 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class _Model:
-    segmenter: "Segmenter"
-    whole: "Segmenter"
-    """The same model without windows: shows the groups of the whole photo at once."""
+    segmenter: "Segmenter | ExportedSegmenter"
+    score_segments: Callable[[Image.Image, Sequence[ClassName]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+    """Segment of each pixel ``[H, W]`` of a photo as one window, and the classes' scores ``[S, C]`` in each."""
     max_pixels: int
 
     def find_groups(self, photo: Image.Image, classes: Sequence[ClassName]) -> Groups:
-        from mixreorg.segment.class_maps import map_segments
-        from mixreorg.segment.window_plan import plan_windows
-
-        output = self.whole.encode([photo])
-        plan = plan_windows(self.whole.protocol, photo.width, photo.height)
-        best = self.whole.decode(output, plan, classes).segment_scores[0].max(dim=1)
-        segments = map_segments(output.encoding.patch_assignment, output.encoding.grid, (photo.height, photo.width))
+        segment_map, scores = self.score_segments(photo, classes)
         return Groups(
-            segment_map=segments[0].cpu().numpy(),
-            class_names=tuple(classes[index].name for index in best.indices.tolist()),
-            scores=tuple(best.values.tolist()),
+            segment_map=segment_map,
+            class_names=tuple(classes[index].name for index in scores.argmax(axis=1).tolist()),
+            scores=tuple(scores.max(axis=1).tolist()),
         )
 
 
@@ -77,25 +76,61 @@ def load(model: str, device: str, window_batch: int, max_pixels: int) -> ModelFa
     """Load the model that this process then keeps.
 
     Args:
-        model: what :func:`mixreorg.load_model` reads.
+        model: what :func:`mixreorg.load_model` reads, or the folder of an export.
         device: where it works.
         window_batch: windows encoded at once.
         max_pixels: refuse larger photos.
 
     Raises:
-        MixreorgError: no such model.
+        MixreorgError: no such model, or an export that takes neither all names nor all shapes of photos.
     """
     threading.Thread(target=_end_with_the_server, daemon=True).start()
+    read = _load_trained if find_export(Path(model)) is None else _load_export
+    segmenter, score_segments = read(model, device, window_batch)
+    _models[:] = [_Model(segmenter, score_segments, max_pixels)]
+    return ModelFacts(os.getpid(), segmenter.protocol)
+
+
+def _load_trained(model: str, device: str, window_batch: int) -> tuple["Segmenter", Callable[..., Any]]:
     from mixreorg.interop.loading import load_model
+    from mixreorg.segment import class_maps
     from mixreorg.segment.segmenter import Segmenter
 
     segmenter = Segmenter(load_model(model, device), window_batch=window_batch)
-    one_window = segmenter.protocol.updated(
-        whole=True, background_threshold=None, tile_scales=(), flip=False, refine="none"
-    )
-    whole = Segmenter(segmenter.model, one_window)
-    _models[:] = [_Model(segmenter, whole, max_pixels)]
-    return ModelFacts(os.getpid(), segmenter.protocol)
+    whole = Segmenter(segmenter.model, _as_one_window(segmenter.protocol))
+
+    def score_segments(photo: Image.Image, classes: Sequence[ClassName]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        output = whole.encode([photo])
+        encoding = output.encoding
+        scores = whole.decode(output, plan_windows(whole.protocol, *photo.size), classes).segment_scores[0]
+        segments = class_maps.map_segments(encoding.patch_assignment, encoding.grid, (photo.height, photo.width))
+        return segments[0].cpu().numpy(), scores.cpu().numpy()
+
+    return segmenter, score_segments
+
+
+def _load_export(model: str, device: str, window_batch: int) -> tuple[ExportedSegmenter, Callable[..., Any]]:
+    if device != "cpu":
+        raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
+    segmenter = ExportedSegmenter(model, window_batch=window_batch)
+    if segmenter.manifest.classes is not None:
+        raise MixreorgError(f"{model} has its classes baked in, and callers name their own; export without --classes")
+    if segmenter.manifest.size is not None:
+        raise MixreorgError(f"{model} takes windows of one size, and photos have all shapes; export without --size")
+    whole = copy(segmenter)
+    whole.protocol = _as_one_window(segmenter.protocol)
+
+    def score_segments(photo: Image.Image, classes: Sequence[ClassName]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        output = whole.encode([photo])
+        segments = map_segments(output.assignment, (photo.height, photo.width))
+        return segments[0], whole.segment_scores(output, classes)[0]
+
+    return segmenter, score_segments
+
+
+def _as_one_window(protocol: Protocol) -> Protocol:
+    """The protocol without windows, to show the groups of the whole photo at once."""
+    return protocol.updated(whole=True, background_threshold=None, tile_scales=(), flip=False, refine="none")
 
 
 def segment_batch(jobs: Sequence[Job[Any]]) -> list[Any]:
@@ -116,7 +151,7 @@ def segment_batch(jobs: Sequence[Job[Any]]) -> list[Any]:
     return answers
 
 
-def _encode(segmenter: "Segmenter", photos: list[Image.Image]) -> "list[ImageOutput | Exception]":
+def _encode(segmenter: "Segmenter | ExportedSegmenter", photos: list[Image.Image]) -> list[Any]:
     try:
         return [*segmenter.encode_each(photos)]
     except MixreorgError:
@@ -124,7 +159,7 @@ def _encode(segmenter: "Segmenter", photos: list[Image.Image]) -> "list[ImageOut
         return [_attempt(partial(segmenter.encode, [photo])) for photo in photos]
 
 
-def _answer(model: _Model, job: Job[T], photo: Image.Image, output: "ImageOutput") -> T:
+def _answer(model: _Model, job: Job[T], photo: Image.Image, output: Any) -> T:
     request = model.segmenter.request(job.classes, job.negatives or None, job.background)
     segmentation = model.segmenter.decode_photo(output, photo, request)
     return job.render(SegmentedPhoto(photo, segmentation, partial(model.find_groups, photo, job.classes)))
