@@ -1,7 +1,8 @@
-"""`mixreorg serve` under load: requests from many clients at once, with and without batches, interleaved.
+"""`mixreorg serve` under load: requests from many clients at once, with and without batches, and of an export.
 
-Two servers of one model stand side by side, one with `--max-batch 1`; rounds of requests go to them in turn. Server and
-clients share the machine. Memory is what both processes of a server hold (VmRSS), read after each round.
+Three servers of one model stand side by side, one with `--max-batch 1` and one of the model's ONNX export; rounds of
+requests go to them in turn. Server and clients share the machine. Memory is what both processes of a server hold
+(VmRSS), read after each round.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import numpy as np
 from PIL import Image
 
 from harness import print_environment, print_table
+from mixreorg.export.exporter import export_model
+from mixreorg.interop.loading import load_model
 
 CLASSES = (
     "dog, cat, car, apple, tree, house, fish, bird, bus, airplane, boat, flower, horse, cow, pig, chicken, umbrella, "
@@ -119,13 +122,19 @@ def main() -> None:
     parser.add_argument("--answer", default="json", choices=["json", "labels", "overlay"])
     arguments = parser.parse_args()
     print_environment()
-    print(", ".join(f"{name} {version(name)}" for name in ("fastapi", "uvicorn", "gradio", "httpx")), end="\n\n")
+    libraries = ("fastapi", "uvicorn", "gradio", "httpx", "onnxruntime")
+    print(", ".join(f"{name} {version(name)}" for name in libraries), end="\n\n")
     files = photos(arguments.side)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        export_model(load_model(arguments.model), folder / "exported")
+        kinds = {
+            "batches of up to 8": (arguments.model, 8),
+            "batches of up to 1": (arguments.model, 1),
+            "export, batches of up to 8": (str(folder / "exported"), 8),
+        }
         servers = {
-            f"batches of up to {size}": stack.enter_context(serving(arguments.model, size, folder / f"{size}.log"))
-            for size in (8, 1)
+            name: stack.enter_context(serving(model, size, folder / "log.txt")) for name, (model, size) in kinds.items()
         }
         for server in servers.values():  # the class names are encoded, and the code is warm
             asyncio.run(load(server, arguments.clients, arguments.clients, files, arguments.answer))
