@@ -1,6 +1,10 @@
 """What stands around all routes: limits of bodies, places and time, and headers that keep browsers at home."""
 
+import json
+import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixreorg.errors import MixreorgError
@@ -26,6 +30,9 @@ _HEADERS = (
 )
 _FETCHING = ("/gradio_api/file=http", "/gradio_api/proxy=")
 """Routes on which Gradio would fetch an address for its caller; what is left, ``stay_here`` of ``run`` stops."""
+_UPLOAD = "/gradio_api/upload"
+UPLOADS = "GRADIO_TEMP_DIR"
+"""Variable that names the folder of the page's uploads."""
 
 
 def error_answer(error: MixreorgError) -> "JSONResponse":
@@ -54,6 +61,8 @@ class Guard:
             await request.refuse(RefusalError(403, "this server fetches nothing from other addresses"))
         elif request.is_segment:
             await self._segment(request)
+        elif scope["method"] == "POST" and request.path != _UPLOAD and names_foreign_file(await request.read()):
+            await request.refuse(RefusalError(403, "the page works on photos that were uploaded to it, and no others"))
         else:
             await request.run(self._app)
 
@@ -79,6 +88,15 @@ class _Request:
         self._scope, self._receive, self._send = scope, receive, send
         self._limits = service.limits
         self._num_bytes = 0
+        self._read: list[Message] = []
+
+    async def read(self) -> bytes:
+        """The body, which the application still receives; cut off where it is too large."""
+        messages = [await self.receive()]
+        while messages[-1].get("more_body"):
+            messages.append(await self.receive())
+        self._read = messages
+        return b"".join(message.get("body", b"") for message in messages)
 
     async def run(self, app: "ASGIApp") -> None:
         announced = dict(self._scope["headers"]).get(b"content-length", b"0")
@@ -94,6 +112,8 @@ class _Request:
         return self._num_bytes > self._limits.max_bytes
 
     async def receive(self) -> "Message":
+        if self._read:
+            return self._read.pop(0)
         message = await self._receive()
         self._num_bytes += len(message.get("body", b""))
         # The rest of such a body is not read. What the application says of half a body is not sent.
@@ -112,6 +132,39 @@ class _Request:
         if not self.status:
             self.status = error.status
             await error_answer(error)(self._scope, self._receive, self._send)
+
+
+def names_foreign_file(body: bytes) -> bool:
+    """Whether a call of the page names a file that was not uploaded to it.
+
+    Gradio would read a file of the server for whoever writes its path in place of that of an upload. It has a check of
+    its own, which is off in pages that are part of another application.
+    """
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError):
+        return False  # for Gradio, which reads it the same way, to refuse
+    return any(not _is_uploaded(path) for path in _named_files(values))
+
+
+def _named_files(values: Any) -> Iterator[str]:
+    """Every ``path`` in the values of a call."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+            if isinstance(value.get("path"), str):
+                yield value["path"]
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _is_uploaded(path: str) -> bool:
+    try:
+        return UPLOADS in os.environ and Path(path).resolve().is_relative_to(Path(os.environ[UPLOADS]).resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def add_guard(app: Any, service: Service) -> None:

@@ -110,6 +110,8 @@ def _build_page(service: Service) -> "gradio.Blocks":
             moved(_again(segment), inputs, views, **options)
         examples.load_input_event.success(segment, inputs, views, **options)
     page.queue(max_size=service.limits.max_waiting)
+    # Gradio checks that a caller's file is an upload only in pages that it has launched itself. The guard checks, too.
+    page.has_launched = True
     return page  # type: ignore[no-any-return]
 
 

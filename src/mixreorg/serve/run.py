@@ -12,6 +12,7 @@ from typing import Any
 
 from mixreorg.errors import MixreorgError
 from mixreorg.serve.app import create_app
+from mixreorg.serve.guard import UPLOADS
 from mixreorg.serve.limits import Limits
 from mixreorg.serve.model_process import ModelProcess
 from mixreorg.serve.service import Service
@@ -66,7 +67,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _private_gradio() -> Iterator[None]:
     """Gradio without reports to its makers, and with its files in a folder that is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="mixreorg-serve-") as folder:
-        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=folder)
+        os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", UPLOADS: folder})
         yield
 
 

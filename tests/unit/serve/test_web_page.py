@@ -252,14 +252,39 @@ def test_nobody_makes_the_server_fetch_and_sigterm_ends_it(model_folder: Path, t
             urllib.request.urlopen(f"{server.address}/gradio_api/{path}")
         assert caught.value.code == 403
         caught.value.close()
-    foreign = {"path": "http://192.0.2.1/a.png", "meta": {"_type": "gradio.FileData"}}
-    for data in ([foreign, "dog", "", 0, False], [None, foreign, "", 0, False]):
-        assert '"success":false' in press_segment(server, data)
+    (tmp_path / "private.png").write_bytes(image_file())
+    for path in ("http://192.0.2.1/a.png", str(tmp_path / "private.png"), "../private.png", "\0"):
+        foreign = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        for data in ([foreign, "dog", "", 0, False], [None, foreign, "", 0, False], [[foreign], "dog", "", 0, False]):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                press_segment(server, data)
+            assert caught.value.code == 403
+            caught.value.close()
     server.process.send_signal(signal.SIGTERM)
     _, errors = server.process.communicate(timeout=WAIT)
-    assert server.process.returncode == 143
-    assert errors.count("PermissionError: mixreorg serve asks no other machine: 192.0.2.1") == 2
+    assert (server.process.returncode, errors) == (143, "")
     assert list(server.temporary.iterdir()) == []
+
+
+CHECK = """
+import sys
+from types import SimpleNamespace
+from gradio.context import LocalContext
+from gradio.processing_utils import _check_allowed
+from mixreorg.segment.protocol import groupvit_protocol
+from mixreorg.serve.limits import Limits
+from mixreorg.serve.page import _build_page
+LocalContext.blocks.set(_build_page(SimpleNamespace(limits=Limits(), protocol=groupvit_protocol(64))))
+_check_allowed(sys.argv[1], check_in_upload_folder=True)
+"""
+
+
+def test_gradio_too_checks_that_files_are_uploads(tmp_path: Path) -> None:
+    (tmp_path / "private.png").write_bytes(image_file())
+    command = [sys.executable, "-c", CHECK, str(tmp_path / "private.png")]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert "InvalidPathError: Cannot move" in checked.stderr
+    assert "not uploaded by a user" in checked.stderr
 
 
 def press_segment(server: Server, data: list[Any]) -> str:
