@@ -18,6 +18,19 @@ INK = "#010203"
 _LABEL_LENGTH = 44
 
 
+def figure_class() -> type["Figure"]:
+    """Matplotlib's class of figures; to be called before long work that ends in a figure.
+
+    Raises:
+        MixreorgError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MixreorgError("curves need matplotlib: pip install 'mixreorg[train]' or 'mixreorg[eval]'") from error
+    return Figure
+
+
 def new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
     """Empty axes without a frame.
 
@@ -28,11 +41,7 @@ def new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
     Raises:
         MixreorgError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MixreorgError("curves need the training extra: pip install 'mixreorg[train]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = figure_class()(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     axes.tick_params(colors=INK)

@@ -34,7 +34,9 @@ def resample_miou(totals: Sequence[PhotoTotals], *, resamples: int = NUM_RESAMPL
     """mIoU in percent of several results on the same resampled photos.
 
     Photos are drawn with replacement, the same ones for every result, and the counts of the drawn photos are
-    summed before IoU and mean are taken: the mIoU of a split is no mean over photos.
+    summed before IoU and mean are taken: the mIoU of a split is no mean over photos. A class that no drawn photo has
+    keeps its IoU of all photos: left out, the mean would be over other classes in every draw, mostly without the rare
+    ones.
 
     Args:
         totals: per result, pixels by photo and class; all of the same photos in the same order.
@@ -42,7 +44,7 @@ def resample_miou(totals: Sequence[PhotoTotals], *, resamples: int = NUM_RESAMPL
         seed: of the draws.
 
     Returns:
-        ``[len(totals), resamples]``; NaN for a draw that holds no class.
+        ``[len(totals), resamples]``; NaN where all photos together hold no class.
 
     Raises:
         ValueError: results of different numbers of photos.
@@ -51,13 +53,15 @@ def resample_miou(totals: Sequence[PhotoTotals], *, resamples: int = NUM_RESAMPL
     if any(len(item.hit) != num_photos for item in totals):
         raise ValueError("these results are of different numbers of photos")
     random = np.random.default_rng(seed)
+    whole = [_weighted_iou(item, np.ones((1, num_photos))) for item in totals]
     values = np.empty((len(totals), resamples))
     for start in range(0, resamples, _BLOCK):
         stop = min(start + _BLOCK, resamples)
         # How often each photo is drawn, [block, n].
         weights = random.multinomial(num_photos, np.full(num_photos, 1 / num_photos), size=stop - start)
         for row, item in enumerate(totals):
-            values[row, start:stop] = _weighted_miou(item, weights.astype(np.float64))
+            drawn = _weighted_iou(item, weights.astype(np.float64))
+            values[row, start:stop] = _mean(np.where(np.isfinite(drawn), drawn, whole[row]))
     return values
 
 
@@ -72,14 +76,19 @@ def interval(values: FloatArray, level: float = LEVEL) -> Interval:
 
 def miou_of(totals: PhotoTotals) -> float:
     """mIoU in percent of all photos."""
-    return float(_weighted_miou(totals, np.ones((1, len(totals.hit))))[0])
+    return float(_mean(_weighted_iou(totals, np.ones((1, len(totals.hit)))))[0])
 
 
-def _weighted_miou(totals: PhotoTotals, weights_RN: FloatArray) -> FloatArray:
+def _weighted_iou(totals: PhotoTotals, weights_RN: FloatArray) -> FloatArray:
+    """IoU ``[R, C]`` of weighted photos; NaN where they have no pixel of a class."""
     hit, truth, predicted = (
         weights_RN @ counts.astype(np.float64) for counts in (totals.hit, totals.truth, totals.predicted)
     )
-    iou_RC = iou_of(hit, truth, predicted)
+    return iou_of(hit, truth, predicted)
+
+
+def _mean(iou_RC: FloatArray) -> FloatArray:
+    """Mean ``[R]`` in percent over the classes that have an IoU."""
     known = np.isfinite(iou_RC)
     count_R = known.sum(axis=1)
     mean: FloatArray = np.divide(

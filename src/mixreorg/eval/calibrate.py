@@ -18,7 +18,7 @@ from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.calibration import Calibration, protocol_key
-from mixreorg.segment.presence import PresenceRule
+from mixreorg.segment.presence import EVERYDAY_NAMES, PresenceRule
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.window_plan import plan_windows
 
@@ -139,8 +139,9 @@ def best_presence_threshold(scores: npt.NDArray[np.floating], truth: npt.NDArray
 
 
 def _bank(split: EvalSplit) -> tuple[str, ...]:
-    """The first phrase of each class."""
-    return tuple(item.phrases[0] for item in split.classes)
+    """The first phrase of each class; everyday names where there is but one class, which needs rivals."""
+    names = tuple(item.phrases[0] for item in split.classes)
+    return names if len(names) > 1 else EVERYDAY_NAMES
 
 
 def _collect_features(

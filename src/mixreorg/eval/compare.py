@@ -1,5 +1,6 @@
 """Comparing evaluations: paired on the same photos, over seeds, and only where the protocol is the same."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +89,23 @@ def parse_contender(text: str) -> Contender:
     Raises:
         MixreorgError: no folder, or one that does not exist.
     """
-    # The name of a folder may itself hold an equals sign: lr=0.1.
-    label, equals, listed = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
-    folders = tuple(Path(part.strip()) for part in (listed if equals else text).split(",") if part.strip())
+    # The name of a folder may itself hold an equals sign (lr=0.1), and so may a label.
+    ends = [match.start() for match in re.finditer("=", text)]
+    readings = [("", _folders(text)), *((text[:end], _folders(text[end + 1 :])) for end in ends)]
+    whole = [reading for reading in readings if reading[1] and all(folder.is_dir() for folder in reading[1])]
+    label, folders = whole[0] if whole else readings[min(1, len(ends))]
     if not folders:
         raise MixreorgError(f"{text!r} names no folder; write FOLDER, or LABEL=FOLDER,FOLDER for several seeds")
     for folder in folders:
         if not folder.is_dir():
             raise MixreorgError(f"the folder {folder} does not exist; it should hold the results of mixreorg eval")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise MixreorgError(f"{text!r} names a folder twice; a seed counts once")
     return Contender(label.strip() or folders[0].name, folders)
+
+
+def _folders(listed: str) -> tuple[Path, ...]:
+    return tuple(Path(part.strip()) for part in listed.split(",") if part.strip())
 
 
 def compare(contenders: Sequence[Contender], *, resamples: int = NUM_RESAMPLES, seed: int = 0) -> list[Column]:
@@ -153,7 +162,15 @@ def _read_folder(folder: Path) -> dict[str, Evaluation]:
     inner = [read_evaluation(path.parent) for path in sorted(folder.glob("*/report.json"))]
     if not inner:
         raise MixreorgError(f"{folder} holds no report.json; it should hold the results of mixreorg eval")
-    return {item.benchmark: item for item in inner}
+    found: dict[str, Evaluation] = {}
+    for item in inner:
+        first = found.setdefault(item.benchmark, item)
+        if first is not item:
+            raise MixreorgError(
+                f"{folder} holds two results on {item.benchmark}, {first.folder.name} and {item.folder.name}; write "
+                f"LABEL={first.folder},{item.folder} where they are two seeds, and else name one of them"
+            )
+    return found
 
 
 def _column(labels: Sequence[str], groups: list[list[Evaluation]], *, resamples: int, seed: int) -> Column:

@@ -146,7 +146,7 @@ class FunctionEvaluator:
                 f"{self.name} returned labels from {labels.min()} to {labels.max()}; there are {len(names)} names, "
                 "so labels go from 0 to the last of them"
             )
-        return labels
+        return labels.astype(np.int64)
 
     def identity(self) -> dict[str, Any]:
         """That the labels are the function's own, and which version of its file; what that calls is not seen."""

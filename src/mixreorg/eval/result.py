@@ -97,7 +97,7 @@ class SplitResult:
         values = {
             "foreground_miou": self.foreground.miou(),
             "present_miou": self.present.miou(),
-            "recognition": 100 * self.num_recognised / max(self.num_true_classes, 1),
+            "recognition": 100 * self.num_recognised / self.num_true_classes if self.num_true_classes else float("nan"),
         }
         if self.background:
             threshold = self.best_threshold()

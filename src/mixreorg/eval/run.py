@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+import mixreorg
+from mixreorg.charts import figure_class
 from mixreorg.data.progress import progress_bars
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import write_arrays
@@ -130,11 +132,7 @@ def run_evaluation(options: EvalOptions, load_model: LoadModel, console: Console
         MixreorgError: anything wrong with model, data or options, before the long run where that can be known.
     """
     tasks, model = _open(options, load_model)
-    if not options.resume:
-        # Of several benchmarks the last one's folder, too, before the first is evaluated.
-        for task in tasks:
-            for kind in _KINDS:
-                require_unused(_parts(task, kind))
+    _require_ready(options, tasks)
     facts = []
     for opened in tasks:
         task = opened
@@ -169,6 +167,7 @@ def check_evaluation(options: EvalOptions, load_model: LoadModel, console: Conso
     """
     options = replace(options, cache=None)
     tasks, model = _open(options, load_model)
+    _require_ready(options, tasks)
     found = []
     for task, name in zip(tasks, options.benchmarks, strict=True):
         for split in filter(None, (options.split, options.calibrate_on)):
@@ -178,6 +177,14 @@ def check_evaluation(options: EvalOptions, load_model: LoadModel, console: Conso
         photo, _ = read_pair(task.split, task.split.stems[0])
         evaluator.label(task.split, photo, 0.5 if task.split.has_background else None)
     return found
+
+
+def _require_ready(options: EvalOptions, tasks: Sequence[_Task]) -> None:
+    """Check what the reports need, of several benchmarks the last one's folder, too, before the first is evaluated."""
+    figure_class()
+    for task in tasks:
+        for kind in () if options.resume else _KINDS:
+            require_unused(_parts(task, kind))
 
 
 def _open(options: EvalOptions, load_model: LoadModel) -> tuple[list[_Task], DualEncoder | None]:
@@ -234,7 +241,8 @@ def _protocol(options: EvalOptions, model: DualEncoder | None) -> EvaluationProt
     assert model is not None
     own = default_protocol(model)
     return EvaluationProtocol(
-        name=own.name,
+        # Not its own name: that of a published protocol would say that numbers are comparable.
+        name=MODEL_PROTOCOL,
         source="saved with the model",
         segmentation=own.updated(background_threshold=None),
         background_threshold=own.background_threshold,
@@ -275,6 +283,8 @@ def _count(
             "split": split.name,
             "photos": f"{len(split.stems):,} ({hash_values({'stems': split.stems})})",
             "masks": split.form.name,
+            "files": split.files_digest(),
+            "mixreorg": mixreorg.__version__,
             "model": evaluator.identity(),
         },
         make,

@@ -1,6 +1,7 @@
 """What a held-out split says about a model's scores: kept beside the model, and refused for any other."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -79,11 +80,15 @@ class Calibration(StrictConfig):
             protocol: whatever its background threshold.
         """
         if self.model != model:
-            return f"the calibration was made for a model of digest {self.model}, and this one has {model}"
+            return (
+                f"the calibration was made for a model of digest {self.model}, and this one has {model}; make one for "
+                "it with `mixreorg calibrate`"
+            )
         if self.protocol != protocol_key(protocol):
             return (
                 f"the calibration was made for a protocol of hash {self.protocol}, and {protocol.name!r} with these "
-                f"sizes and templates has {protocol_key(protocol)}"
+                f"sizes and templates has {protocol_key(protocol)}; leave out what differs from the protocol saved "
+                "with the model"
             )
         return None
 
@@ -120,33 +125,41 @@ class CalibrationSource:
             protocol: in use.
 
         Raises:
-            MixreorgError: unreadable, or named by the user and made for another model or protocol.
+            MixreorgError: named by the user and unreadable, or made for another model or protocol.
         """
-        self._digest = ""
         self._is_named = named is not None
-        self._calibration: Calibration | None = None
-        if named is not None:
-            self._calibration = named if isinstance(named, Calibration) else Calibration.load(Path(named))
-        elif found is not None:
-            self._calibration = Calibration.from_dict(found, source="the model's calibration")
-        if self._calibration is not None:
-            self._digest = digest()
+        # What was only found is read when it is asked for: to evaluate, or to make a new one, it is not needed.
+        self._read = cache(lambda: _read(named, found))
+        self._digest = cache(digest)
+        if self._is_named:
             self.of(protocol)
 
     def of(self, protocol: Protocol) -> Calibration | None:
         """The calibration, where it holds for a protocol.
 
         Raises:
-            MixreorgError: it was named by the user, and does not.
+            MixreorgError: it was named by the user, and does not; or the one found beside the model is unreadable.
         """
-        if self._calibration is None:
+        calibration = self._read()
+        if calibration is None:
             return None
-        problem = self._calibration.mismatch(self._digest, protocol)
+        problem = calibration.mismatch(self._digest(), protocol)
         if problem is not None and self._is_named:
-            raise MixreorgError(f"{problem}; make one for it with `mixreorg calibrate`, or leave the calibration out")
-        return self._calibration if problem is None else None
+            raise MixreorgError(f"{problem}; or leave the calibration out")
+        return calibration if problem is None else None
 
     def rule(self, protocol: Protocol) -> PresenceRule:
         """The calibration's rule for presence scores, or one that was not fitted."""
         calibration = self.of(protocol)
         return PresenceRule() if calibration is None else calibration.presence
+
+
+def _read(named: Calibration | Path | str | None, found: Mapping[str, Any] | None) -> Calibration | None:
+    if named is not None:
+        return named if isinstance(named, Calibration) else Calibration.load(Path(named))
+    if found is None:
+        return None
+    try:
+        return Calibration.from_dict(found, source="the model's calibration")
+    except MixreorgError as error:
+        raise MixreorgError(f"{error}; make it again with `mixreorg calibrate`, or delete {CALIBRATION_FILE}") from None

@@ -71,7 +71,7 @@ class NounList:
             classes = parse_class_list(path / "classes.txt" if path.is_dir() else path)
         except MixreorgError as error:
             raise MixreorgError(f"data.nouns: {error}") from None
-        classes = classes[1:] if classes[0].name == _BACKGROUND else classes
+        classes = classes[1:] if classes[0].name.casefold() == _BACKGROUND else classes
         nouns = cls(classes)
         if not nouns._entries:
             raise MixreorgError(f"data.nouns: {path} holds no word; write one noun per line")

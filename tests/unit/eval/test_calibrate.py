@@ -18,6 +18,7 @@ from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import save_model
+from mixreorg.segment.presence import EVERYDAY_NAMES
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 
@@ -163,3 +164,24 @@ def test_what_cannot_be_calibrated_on(
 def test_a_model_that_is_no_folder_needs_a_place_for_the_file(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["calibrate", "OWNER/NAME", "--data", str(tmp_path)])
     assert "say where with --out" in str(run.exception)
+
+
+def test_one_class_is_compared_with_everyday_names(tmp_path: Path, tiny_model: DualEncoder) -> None:
+    voc = sparse_voc(tmp_path / "voc")
+    (voc / "classes.txt").write_text("background\ndog\n")
+    for path in (voc / "SegmentationClass").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where((mask == 1) | (mask == 255), mask, 0).astype(np.uint8)).save(path)
+    calibration = calibrate(Segmenter(tiny_model, PROTOCOL), open_voc_split(voc, "val"), "voc")
+    assert calibration.presence.bank == EVERYDAY_NAMES
+
+
+def test_an_unreadable_calibration_can_be_made_again(tmp_path: Path, tiny_model: DualEncoder) -> None:
+    save_model(tiny_model, tmp_path / "model", PROTOCOL.to_dict())
+    (tmp_path / "model" / "calibration.json").write_text('{"format": "mixreorg-calibration-0"}')
+    segmenter = Segmenter(load_model(tmp_path / "model"))
+    with pytest.raises(MixreorgError, match=r"make it again with `mixreorg calibrate`, or delete calibration\.json"):
+        segmenter.request("dog, cat")
+    arguments = ["calibrate", str(tmp_path / "model"), "--data", str(sparse_voc(tmp_path / "voc"))]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert Segmenter(load_model(tmp_path / "model")).request("dog, cat").calibration is not None

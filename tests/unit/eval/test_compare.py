@@ -83,6 +83,17 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 50 <= held <= 60
 
 
+def test_rare_classes_stay_in_every_draw() -> None:
+    """Of 19 classes seen once and never found, a draw without their photos must not be a mean over the others alone."""
+    photos = PhotoCounts(20)
+    for index in range(19):
+        counts = np.zeros((20, 20), dtype=np.int64)
+        counts[0, 0], counts[index + 1, 0] = 50, 50
+        photos.add(str(index), counts)
+    whole = miou_of(photos.totals())
+    assert whole in interval(resample_miou([photos.totals()], resamples=200)[0])
+
+
 def test_names_in_charts_are_no_mathematics() -> None:
     name = r"cost in $\bad$"
     assert name in class_chart([(name, 40.0), ("dog", 30.0)])
@@ -146,8 +157,18 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         compared(base, tmp_path / "none")
     (tmp_path / "lr=0.1").mkdir()
     assert parse_contender(str(tmp_path / "lr=0.1")) == Contender("lr=0.1", (tmp_path / "lr=0.1",))
+    (tmp_path / "lr=0.1" / "s0").mkdir()
+    seed = tmp_path / "lr=0.1" / "s0"
+    assert parse_contender(f"ours={seed}") == Contender("ours", (seed,))
+    assert parse_contender(f"{seed},{tmp_path}") == Contender("s0", (seed, tmp_path))
     with pytest.raises(MixreorgError, match="names no folder"):
         parse_contender("ours=")
+    with pytest.raises(MixreorgError, match="names a folder twice"):
+        parse_contender(f"{base},{base}")
+    for name in ("first", "second"):
+        write_result(tmp_path / "seeds" / name, predicted(0.4, 1))
+    with pytest.raises(MixreorgError, match=r"seeds holds two results on voc21, first and second; write LABEL="):
+        compared(base, tmp_path / "seeds")
     (tmp_path / "empty").mkdir()
     with pytest.raises(MixreorgError, match=r"empty holds no report\.json"):
         compared(base, tmp_path / "empty")

@@ -1,6 +1,8 @@
 """``mixreorg eval``: files, pages, adapters, caches and errors."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
 from mixreorg.eval.evaluators import load_function
 from mixreorg.eval.protocols import find_protocol, resolve_protocol
 from mixreorg.eval.report.published import published_numbers
-from mixreorg.eval.report.words import caveats
+from mixreorg.eval.report.words import caveats, published_rows
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.convert import convert_model
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -168,8 +170,27 @@ def test_an_interrupted_command_goes_on(
     assert "go on by --resume" in result.output
     with pytest.raises(MixreorgError, match="holds an evaluation already"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
+    with pytest.raises(MixreorgError, match="holds an evaluation already"):
+        CliRunner().invoke(app, [*arguments, "--check"], catch_exceptions=False)
+    mask = voc / "SegmentationClass" / "val0.png"
+    content, status = mask.read_bytes(), mask.stat()
+    Image.fromarray(np.zeros((32, 32), dtype=np.uint8)).save(mask)
+    with pytest.raises(MixreorgError, match=r"holds parts of another evaluation \(files"):
+        CliRunner().invoke(app, [*arguments, "--resume"], catch_exceptions=False)
+    mask.write_bytes(content)
+    os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns))
     run(*arguments, "--resume")
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+def test_without_matplotlib_nothing_is_begun(
+    tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MixreorgError, match=r"need matplotlib: pip install .*mixreorg\[eval\]"):
+        run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--background", 0.5,
+            "--out", tmp_path / "out")  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_used_folder_is_refused_before_the_first_benchmark(tmp_path: Path, model: Path, voc: Path) -> None:
@@ -200,7 +221,7 @@ def test_any_function_can_be_evaluated(tmp_path: Path, voc: Path) -> None:
             expected.add(split.read_mask(stem), np.asarray(photo.convert("L")).astype(int) * 4 // 256)
     assert facts["confusion"] == expected.matrix.tolist()
     assert facts["threshold_curve"] == []
-    assert "grouping_oracle_miou" not in facts["metrics"]
+    assert not {"grouping_oracle_miou", "recognition"} & set(facts["metrics"])
     assert facts["model"]["function"] == f"{adapter}:load"
     adapter.write_text(ADAPTER.replace("// 256", "// 300"))
     with pytest.raises(MixreorgError, match="parts of another evaluation"):
@@ -252,9 +273,18 @@ def test_real_photos_under_two_benchmarks(tmp_path: Path, model: Path, shared: P
 
 
 def test_what_is_not_comparable_is_said() -> None:
-    whole = {"num_images": 5104, "official_num_images": [5105, 5104], "masks": "SegmentationClassContext"}
+    protocol = {"name": "groupvit", "threshold_rule": "published", "background": "background threshold 0.95"}
+    whole = {"num_images": 5104, "official_num_images": [5105, 5104], "masks": "SegmentationClassContext",
+             "split": "context60/val", "protocol": protocol}  # fmt: skip
     assert caveats(whole) == []
-    assert caveats({**whole, "official_num_images": [], "num_images": 3}) == []
+    by_hand = {**protocol, "threshold_rule": "fixed"}
+    own = {**whole, "official_num_images": [], "num_images": 3, "split": "own/test", "protocol": by_hand}
+    assert caveats(own) == []
+    assert caveats({**whole, "split": "context60/train"}) == ["the split train: published numbers are of val"]
+    assert "published numbers have their protocol's" in caveats({**whole, "protocol": by_hand})[0]
+    published = {"published": [], "model": {"name": "m"}, "miou": 60.0}
+    assert published_rows({**whole, **published})[0][3] == "groupvit"
+    assert published_rows({**whole, **published, "protocol": by_hand})[0][3] == "groupvit, another threshold"
     assert caveats({**whole, "num_images": 3})[0].startswith("3 photos instead of 5,105 or 5,104")
     assert "instances JSON" in caveats({**whole, "masks": "instances"})[0]
 

@@ -7,6 +7,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.eval.benchmarks.layout import MaskForm, Place
 from mixreorg.eval.index_masks import read_stored_mask
 from mixreorg.eval.split import Mask
+from mixreorg.segment.protocol import hash_values
 from mixreorg.text.class_list import ClassName
 
 
@@ -50,6 +51,11 @@ class BenchmarkSplit:
         """
         path = self.mask_path(stem)
         return self.form.labels.apply(read_stored_mask(path), path)
+
+    def files_digest(self) -> str:
+        """Digest of sizes and times of all files: other data of the same name, or a mended mask, has another."""
+        status = [path(stem).stat() for stem in self.stems for path in (self.photo_path, self.mask_path)]
+        return hash_values({"files": [(item.st_size, item.st_mtime_ns) for item in status]})
 
 
 def check_files_exist(split: BenchmarkSplit, where: Path) -> None:

@@ -120,7 +120,7 @@ def _read_list(path: Path) -> tuple[str, ...]:
         MixreorgError: unreadable, empty, or a stem twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

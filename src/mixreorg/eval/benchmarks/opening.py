@@ -73,5 +73,7 @@ def require_form(item: Benchmark, place: Place, stem: str) -> tuple[MaskForm, st
     expected = " or ".join(form.patterns[0].format(split=place.split, stem=stem) for form in item.forms)
     made = any(conversion.kind != "relabel" for conversion in item.conversions)
     prepare = f"; 'mixreorg data prepare {item.name} ROOT' makes masks from official label files" if made else ""
-    reason = trap or f"expected {expected}; the data set is {item.layout.tree}{prepare}"
+    reason = f"expected {expected}; the data set is {item.layout.tree}{prepare}"
+    if trap is not None:
+        reason += f". Found instead: {trap}"
     raise MixreorgError(f"{place.folder} has no mask of {stem!r}: {reason}")

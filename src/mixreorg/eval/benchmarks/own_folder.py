@@ -1,5 +1,6 @@
 """Any folder in the layout of VOC or ADE20K, with a class list."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mixreorg.errors import MixreorgError
@@ -69,10 +70,15 @@ def read_own_classes(path: Path) -> tuple[tuple[ClassName, ...], bool]:
     """The classes of a list without background, and whether it begins with background.
 
     Raises:
-        MixreorgError: missing, unreadable, or no class besides background.
+        MixreorgError: missing, unreadable, no class besides background, or phrases for it.
     """
     listed = parse_class_list(path)
     has_background = listed[0].name.casefold() == "background"
+    if has_background and listed[0].phrases != (listed[0].name,):
+        raise MixreorgError(
+            f"{path} gives the background phrases of its own; write the name alone, and put the phrases into a "
+            "protocol's segmentation.background_phrases"
+        )
     names = listed[1:] if has_background else listed
     if not names:
         raise MixreorgError(f"{path} names no class besides background; write one per line")
@@ -80,8 +86,18 @@ def read_own_classes(path: Path) -> tuple[tuple[ClassName, ...], bool]:
 
 
 def _with_suffix(layout: Layout, root: Path, split: str) -> Layout:
-    """The layout with the pattern of the photos that are there: patterns differ in the file's suffix alone."""
-    for pattern in layout.photos:
-        if next(root.glob(pattern.format(split=split, stem="*")), None) is not None:
-            return Layout(layout.folders, (pattern,), layout.tree, layout.source, layout.lists)
-    return layout
+    """The layout with the pattern of the photos that are there: patterns differ in the file's suffix alone.
+
+    Raises:
+        MixreorgError: a suffix in capitals; or several where no list says which photos are meant.
+    """
+    folder = root / Path(layout.photos[0].format(split=split, stem="*")).parent
+    suffixes = {path.suffix for path in folder.glob("*") if not path.name.startswith(".")}
+    photos = sorted(suffix for suffix in suffixes if suffix.lower() in _SUFFIXES)
+    if (len(photos) > 1 and not layout.lists) or not {*photos} <= {*_SUFFIXES}:
+        raise MixreorgError(
+            f"the photos in {folder} end in {', '.join(photos)}; give all of them one ending: "
+            f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+        )
+    patterns = tuple(pattern for pattern in layout.photos if Path(pattern).suffix in photos)
+    return replace(layout, photos=patterns or layout.photos)

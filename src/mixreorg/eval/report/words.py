@@ -30,6 +30,9 @@ MEASURES = {
 _OTHER_MASKS = {"instances": "masks drawn from the instances JSON: close to published numbers, but not the same"}
 """What to say of masks that differ from the published ones, by their form."""
 
+_OTHER_THRESHOLDS = ("fixed", "calibrated")
+"""Rules for a background threshold that is not the protocol's."""
+
 
 def number(value: float | None, digits: int = 1) -> str:
     """A number for a table; a dash where there is none."""
@@ -53,6 +56,11 @@ def caveats(facts: dict[str, Any]) -> list[str]:
         lines.append(f"{facts['num_images']:,} photos instead of {numbers}: not comparable with published numbers")
     if facts["masks"] in _OTHER_MASKS:
         lines.append(_OTHER_MASKS[facts["masks"]])
+    split = facts["split"].rpartition("/")[2]
+    if official and split != "val":
+        lines.append(f"the split {split}: published numbers are of val")
+    if official and facts["protocol"]["threshold_rule"] in _OTHER_THRESHOLDS:
+        lines.append(f"{facts['protocol']['background']}: published numbers have their protocol's")
     return lines
 
 
@@ -97,7 +105,9 @@ def pair_rows(facts: dict[str, Any], count: int = 10) -> Rows:
 
 def published_rows(facts: dict[str, Any]) -> Rows:
     """System, training data, mIoU, protocol, source; this result among them, in the order of mIoU."""
-    mine = ("this result", str(facts["model"]["name"]), facts["miou"], facts["protocol"]["name"], "")
+    protocol = facts["protocol"]
+    name = protocol["name"] + (", another threshold" if protocol["threshold_rule"] in _OTHER_THRESHOLDS else "")
+    mine = ("this result", str(facts["model"]["name"]), facts["miou"], name, "")
     others = [
         (item["system"], item["training"], item["miou"], item["protocol"], item["source"])
         for item in facts["published"]

@@ -88,3 +88,25 @@ def test_a_missing_split(tmp_path: Path) -> None:
     root = make_own(tmp_path, "ade_folder", "cat\n", stripes([1]))
     with pytest.raises(MixreorgError, match="no data in the layout of ade_folder with a split 'test'"):
         open_benchmark("ade_folder", root, "test")
+
+
+def test_photos_of_several_endings(tmp_path: Path) -> None:
+    root = make_own(tmp_path / "ade", "ade_folder", "cat\n", stripes([1]))
+    write_photo(root / "images" / "val" / "b.png")
+    with pytest.raises(MixreorgError, match=r"end in \.jpg, \.png; give all of them one ending"):
+        open_benchmark("ade_folder", root)
+    (root / "images" / "val" / "b.png").unlink()
+    (root / "images" / "val" / "a.jpg").rename(root / "images" / "val" / "a.JPG")
+    with pytest.raises(MixreorgError, match=r"end in \.JPG; give all of them one ending"):
+        open_benchmark("ade_folder", root)
+    # A list says which photos are meant, whatever lies beside them; and it may begin with a byte order mark.
+    root = make_own(tmp_path / "voc", "voc_folder", "cat\n", stripes([1]))
+    write_photo(root / "JPEGImages" / "preview.png")
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("a\n", encoding="utf-8-sig")
+    assert open_benchmark("voc_folder", root).stems == ("a",)
+
+
+def test_background_phrases_in_a_class_list_are_refused(tmp_path: Path) -> None:
+    root = make_own(tmp_path, "voc_folder", "background=sky|wall\ncat\n", stripes([1]))
+    with pytest.raises(MixreorgError, match=r"phrases of its own; .* segmentation\.background_phrases"):
+        open_benchmark("voc_folder", root)
