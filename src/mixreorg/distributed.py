@@ -80,6 +80,18 @@ def gather_together(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict
     return dict(zip(names, torch.split(gathered, widths, dim=1), strict=True))
 
 
+def mean_over_processes(number: Tensor) -> Tensor:
+    """Mean of a number over all processes, without gradient.
+
+    A process that divides its sum by the mean count, and not by its own, gives the mean over the global batch, however
+    the counted rows are spread.
+    """
+    mean = number.detach().float().clone()
+    if world_size() > 1:
+        dist.all_reduce(mean)
+    return mean / world_size()
+
+
 def local_rows(num_local: int) -> slice:
     """Where this process's rows stand in a gathered tensor."""
     return slice(rank() * num_local, (rank() + 1) * num_local)

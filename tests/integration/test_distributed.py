@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,9 @@ NOUNS = {
     "groupvit": (GroupViTConfig, {"num_nouns": 2, "weight": {"start_step": 5}}, "photo\ndog\n", None),
     # Cats have none.
     "mixreorg in chunks": (MixReorgConfig, {"repeated_nouns": "positive"}, "dog\ncar\n", 4),
+    # Means over what exists, of which the processes have different numbers.
+    "mixreorg among nouns": (partial(MixReorgConfig, candidates="nouns"), {}, "dog\ncar\n", None),
+    "mixreorg by dice": (partial(MixReorgConfig, mixed_form="dice"), {}, "dog\ncar\n", None),
 }
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixreorg.errors import MixreorgError
 from mixreorg.files import exists
-from mixreorg.models.folder import read_tensors
+from mixreorg.models.folder import NOTE, read_tensors
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """Weight files of a folder, the safer one first."""
@@ -34,8 +34,6 @@ _HARMLESS = (
         for name in ("bool", "bytes", "complex", "dict", "float", "int", "list", "set", "str", "tuple")
     ),
 )
-NOTE = "mixreorg"
-"""Name under which a weight file of any layout carries what its layout has no place for, as JSON."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from mixreorg.errors import MixreorgError
 from mixreorg.files import folder_in_one_step, write_atomically, write_json
-from mixreorg.interop.checkpoint_files import NOTE
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.hf_folder import inexpressible, write_hf_companions
 from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, to_hf, to_original
 from mixreorg.interop.loading import load_model, require_tokenizer
 from mixreorg.interop.model_card import CARD, PICTURE, CardFacts, CardModel, write_card
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import check_state, save_state, save_tensors
+from mixreorg.models.folder import NOTE, check_state, save_state, save_tensors
 from mixreorg.segment.calibration import CALIBRATION_FILE
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter

@@ -36,6 +36,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
 }
 # What transformers can configure and this package cannot.
 _FIXED = {"hidden_act": "gelu", "assign_eps": 1.0, "layer_norm_eps": 1e-5}
+_FIXED_OF_TEXT = {"layer_norm_eps": 1e-5}
 # Configurations with this id were written before it had a meaning; it stands for the highest id.
 _LEGACY_END_ID = 2
 
@@ -81,7 +82,8 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         unseen: values that neither tensors nor a ``config.json`` tell, such as drop path; the published by default.
 
     Raises:
-        MixreorgError: nothing there, damaged, holds code, or another kind of model.
+        MixreorgError: nothing there, damaged, holds code, another kind of model, or a file of this package's own names
+            that stands alone and says nothing of its architecture.
     """
     path = locate(source)
     is_run = exists(path) and ((path / "state.json").is_file() or (path / "checkpoints").is_dir())
@@ -90,7 +92,7 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
     layout = _layout(contents.state, file)
     description = _description(file.parent, layout)
     state = {**_to_native(contents.state, layout, file), **_noted_scale(contents, file)}
-    config = _config(state, layout, description, contents.note, file, unseen or DualEncoderConfig())
+    config = _config(state, layout, description, contents.note, file, unseen)
     note = contents.note or {}
     described = description if layout == "native" and description is not None else note
     return GroupViTWeights(
@@ -117,7 +119,7 @@ def _config(
     description: Mapping[str, Any] | None,
     note: Mapping[str, Any] | None,
     file: Path,
-    unseen: DualEncoderConfig,
+    unseen: DualEncoderConfig | None,
 ) -> DualEncoderConfig:
     beside = file.parent / "config.json"
     told: Mapping[str, Mapping[str, Any]] | None = None
@@ -127,9 +129,14 @@ def _config(
         unseen = DualEncoderConfig.from_dict(note["model"], source=str(file))
     elif layout != "native":
         told = _PUBLISHED
+    elif unseen is None:
+        raise MixreorgError(
+            f"{file} does not say how its model assigns patches and how many heads it has; put the config.json that "
+            "it was saved with beside it"
+        )
     if layout == "transformers" and description is not None:
         told = _told(description, beside)
-    return infer_config(state, unseen, str(file), told)
+    return infer_config(state, unseen or DualEncoderConfig(), str(file), told)
 
 
 def _find_tokenizer(
@@ -142,7 +149,7 @@ def _find_tokenizer(
         folder = file.parent
         return read_hf_tokenizer(folder, config.text.vocab_size, config.text.context_length) if is_folder else None
     is_published = config.text.vocab_size == CLIP_VOCAB_SIZE
-    if is_folder or (layout == "original" and not is_published and beside.is_file()):
+    if is_folder or (not is_published and beside.is_file()):
         return Tokenizer.from_file(beside)
     return None
 
@@ -198,11 +205,12 @@ def _description(folder: Path, layout: Layout) -> dict[str, Any] | None:
 def _told(description: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
     """Fields that the ``config.json`` of ``transformers`` tells and tensors do not show."""
     vision, text = (_section(description, name, path) for name in ("vision_config", "text_config"))
-    for name, value in _FIXED.items():
-        if vision.get(name, value) != value:
-            raise MixreorgError(
-                f"{path}: {name} {vision[name]!r} of the vision encoder is not supported, only {value!r}"
-            )
+    for encoder, section, fixed in (("vision", vision, _FIXED), ("text", text, _FIXED_OF_TEXT)):
+        for name, value in fixed.items():
+            if section.get(name, value) != value:
+                raise MixreorgError(
+                    f"{path}: {name} {section[name]!r} of the {encoder} encoder is not supported, only {value!r}"
+                )
     told: dict[str, dict[str, Any]] = {
         "image": {**_PUBLISHED["image"], "num_heads": vision.get("num_attention_heads", 6)},
         "text": {

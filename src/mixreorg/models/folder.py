@@ -18,6 +18,8 @@ from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.text.tokenizer import Tokenizer
 
 FORMAT = "mixreorg-model-1"
+NOTE = "mixreorg"
+"""Name under which a weight file of any layout carries what its layout has no place for, as JSON."""
 _CONFIG, _WEIGHTS, _TOKENIZER, _CALIBRATION = "config.json", "model.safetensors", "tokenizer.json", "calibration.json"
 
 
@@ -43,8 +45,12 @@ def save_state(
     protocol: dict[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a model folder from its parts; tensors keep their types, and ``metadata`` goes beside them."""
-    write_atomically(folder / _WEIGHTS, lambda path: save_tensors(state, path, metadata))
+    """Write a model folder from its parts; tensors keep their types.
+
+    ``metadata`` goes into the weight file; by default the architecture, so that the file can be read alone.
+    """
+    note = metadata or {NOTE: json.dumps({"model": config.to_dict(), "protocol": protocol})}
+    write_atomically(folder / _WEIGHTS, lambda path: save_tensors(state, path, note))
     tokenizer.save(folder / _TOKENIZER)
     content = {"format": FORMAT, "model": config.to_dict(), "protocol": protocol}
     # The configuration comes last: a folder that has one is complete.

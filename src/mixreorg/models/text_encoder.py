@@ -16,7 +16,7 @@ class TextEncoderConfig(StrictConfig):
     vocab_size: int = Field(49408, gt=2)
     context_length: int = Field(77, gt=2)
     width: int = Field(256, gt=0)
-    depth: int = Field(12, ge=0)
+    depth: int = Field(12, ge=1)
     num_heads: int = Field(4, gt=0)
     mlp_ratio: float = Field(4.0, gt=0)
     activation: Activation = "quick_gelu"
@@ -60,7 +60,7 @@ class TextEncoder(nn.Module):
         ===========================  ==============================================
         """
         width = self.config.width
-        residual = width**-0.5 * (2 * max(self.config.depth, 1)) ** -0.5
+        residual = width**-0.5 * (2 * self.config.depth) ** -0.5
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.position_embedding, std=0.01)
         for block in cast(list[TransformerBlock], self.blocks):

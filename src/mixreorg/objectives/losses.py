@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixreorg.distributed import mean_over_processes
+
 MixedLossForm = Literal["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"]
 
 MISSING = -1e4
@@ -160,8 +162,7 @@ def mixed_noun_loss(assignment: Tensor, similarity: Tensor, named: Tensor, targe
         own = [log_probability.masked_fill(~words[:, None], MISSING).logsumexp(dim=-1) for words in named.unbind(1)]
         losses = -target_log_probability(assignment, torch.stack(own, dim=-1), targets)
         exists = named.any(dim=-1).gather(1, targets)
-        loss: Tensor = (losses * exists).sum() / exists.sum().clamp(min=1)
-        return loss
+        return _mean_where(losses, exists)
 
 
 def target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:
@@ -196,8 +197,14 @@ def _dice(assignment: Tensor, probability: Tensor, targets: Tensor) -> Tensor:
     overlap = (predicted * truth).sum(dim=1)
     total = predicted.sum(dim=1) + truth.sum(dim=1)
     score = 1 - (2 * overlap + 1) / (total + 1)
-    exists = truth.sum(dim=1) > 0
-    return score[exists].mean()
+    return _mean_where(score, truth.sum(dim=1) > 0)
+
+
+def _mean_where(values: Tensor, exists: Tensor) -> Tensor:
+    """Mean of the values that exist, 0 without any; the mean of it over processes is that of the global batch."""
+    count = mean_over_processes(exists.sum())
+    mean: Tensor = (values * exists).sum() / count.where(count > 0, 1.0)
+    return mean
 
 
 @torch.no_grad()

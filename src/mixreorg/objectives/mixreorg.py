@@ -99,6 +99,8 @@ class MixReorgConfig(StrictConfig):
                 )
         if self.mixed_share < 1 and self.restored.weight > 0:
             raise ValueError("restoration needs every patch: take mixed_per_group null, or restored.weight 0")
+        if self.context_dropout > 0 and self.combine == "none":
+            raise ValueError("context_dropout leaves out what progressive mixing adds; it needs a combine")
         return self
 
     @property

@@ -155,6 +155,10 @@ class TrainConfig(StrictConfig):
                     "objective.mixed_group_tokens 'mean' needs contextual blocks that hold group tokens: "
                     "num_contextual_blocks above model.image.num_local_blocks"
                 )
+            if self.objective.combine == "none" and not has_context:
+                idle = [name for name in ("share_mean", "detach_context") if getattr(self.objective, name)]
+                if idle:
+                    raise ValueError(f"objective.{idle[0]} changes context, and nothing here brings any in")
         if self.evaluation.root is not None and self.evaluation.every % self.checkpoint_every:
             raise ValueError(
                 f"evaluation.every {self.evaluation.every} must be a multiple of checkpoint_every "

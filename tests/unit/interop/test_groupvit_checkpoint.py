@@ -11,6 +11,7 @@ from transformers import GroupViTModel
 
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.groupvit_checkpoint import read_groupvit
+from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import check_state, save_model
 from mixreorg.text.tokenizer import Tokenizer
@@ -79,6 +80,10 @@ def test_what_this_package_does_not_have(their_folder: Path) -> None:
     content["vision_config"]["assign_eps"] = 1e-6
     path.write_text(json.dumps(content))
     with pytest.raises(MixreorgError, match=r"assign_eps 1e-06 of the vision encoder is not supported, only 1\.0"):
+        read_groupvit(their_folder)
+    content["vision_config"]["assign_eps"], content["text_config"]["layer_norm_eps"] = 1.0, 1e-3
+    path.write_text(json.dumps(content))
+    with pytest.raises(MixreorgError, match=r"layer_norm_eps 0\.001 of the text encoder is not supported"):
         read_groupvit(their_folder)
     path.write_text(json.dumps({"model_type": "groupvit"}))
     with pytest.raises(MixreorgError, match="has no vision_config; restore it"):
@@ -160,7 +165,25 @@ def test_a_native_file_of_a_small_architecture_alone(tiny_config: DualEncoderCon
     config = tiny_config.updated(image=image, text=tiny_config.text.updated(num_heads=1), projector_hidden=0)
     state = {name: tensor.contiguous() for name, tensor in DualEncoder(config).state_dict().items()}
     save_file(state, tmp_path / "alone.safetensors")
-    assert read_groupvit(tmp_path / "alone.safetensors").config == config
+    assert read_groupvit(tmp_path / "alone.safetensors", DualEncoderConfig()).config == config
+    with pytest.raises(MixreorgError, match=r"does not say how its model assigns patches .* config\.json"):
+        read_groupvit(tmp_path / "alone.safetensors")
+
+
+def test_a_saved_file_alone_says_what_its_tensors_do_not(
+    tiny_config: DualEncoderConfig, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    image = tiny_config.image.updated(num_heads=1, assignment="soft", centre_keys=True)
+    model = DualEncoder(tiny_config.updated(image=image), tokenizer)
+    save_model(model, tmp_path / "model", {"name": "scenes"})
+    (tmp_path / "alone").mkdir()
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(tmp_path / "model" / name, tmp_path / "alone")
+    weights = read_groupvit(tmp_path / "alone" / "model.safetensors")
+    assert weights.config == model.config
+    assert weights.protocol == {"name": "scenes"}
+    assert weights.tokenizer is not None
+    assert load_model(tmp_path / "alone" / "model.safetensors").config == model.config
 
 
 @pytest.mark.parametrize(
