@@ -15,6 +15,8 @@ PHOTO_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".t
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 SUMMARY = "summary"
 """Stem of the files about all photos; no photo's results are called so."""
+RESULT_PICTURES = ("_labels.png", "_overlay.png")
+"""Ends of the names of pictures that are results; a JSON file of the same stem lies beside them."""
 STANDARD_INPUT = "-"
 
 
@@ -31,8 +33,8 @@ class PhotoInput:
 def find_photos(arguments: Sequence[Path], out: Path, standard_input: BinaryIO) -> list[PhotoInput]:
     """Photos that arguments of a command stand for, each once, in the order given; folders and patterns sorted.
 
-    - A folder: all photos in it and below, except hidden ones and those in ``out``. Their results keep the path
-      from that folder.
+    - A folder: all photos in it and below, except hidden ones, those in ``out`` and results of earlier calls. Their
+      results keep the path from that folder.
     - A pattern such as ``trip/**/*.jpg``: results keep the path from its last folder without ``*``, ``?`` or ``[``.
     - ``-``: a list of paths from standard input, one per line, or ended by NUL as ``find -print0`` writes them.
       Results keep the path from the current folder, or the whole path of a photo that lies elsewhere.
@@ -67,14 +69,18 @@ def _expand(argument: Path, out: Path, standard_input: BinaryIO) -> Iterable[tup
             raise MixreorgError(f"--out {out} is the folder of the photos; name another, for example {out / 'masks'}")
         return _require_some(argument, ((path, path.relative_to(argument)) for path in _walk(argument, out)))
     if glob.has_magic(str(argument)) and not exists(argument):
-        return _require_some(argument, _match(argument, out))
+        matching = list(_match(argument))
+        found = [(path, name) for path, name in matching if _whole(out) not in _whole(path).parents]
+        if matching and not found:
+            raise MixreorgError(f"--out {out} is the folder of what {argument} matches; name another for the results")
+        return _require_some(argument, found)
     if argument.suffix.lower() in VIDEO_SUFFIXES:
         raise MixreorgError(f"{argument} is a video by its name; segment it with `mixreorg video {argument}`")
     return [(argument, None)]
 
 
 def _require_some(argument: Path, found: Iterable[tuple[Path, PurePath]]) -> Sequence[tuple[Path, PurePath | None]]:
-    photos = [(path, name.with_name(name.stem)) for path, name in sorted(found)]
+    photos = [(path, _without_suffix(name)) for path, name in sorted(found)]
     if not photos:
         what = f"no photo in {argument}" if exists(argument) else f"no photo matches {argument}"
         raise MixreorgError(f"{what}; photos there end in {', '.join(PHOTO_SUFFIXES)}; give others by name")
@@ -86,21 +92,24 @@ def _walk(folder: Path, out: Path) -> Iterator[Path]:
     results = _whole(out)
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and _whole(Path(parent, name)) != results]
-        yield from (Path(parent, name) for name in files if _is_photo(name))
+        yield from (path for path in (Path(parent, name) for name in files) if _is_photo(path))
 
 
-def _match(pattern: Path, out: Path) -> Iterator[tuple[Path, PurePath]]:
+def _match(pattern: Path) -> Iterator[tuple[Path, PurePath]]:
     parts = pattern.parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    base, results = Path(*parts[:fixed]), _whole(out)
     for text in glob.iglob(str(pattern), recursive=True):  # noqa: PTH207  # Path.glob refuses some patterns
         path = Path(text)
-        if path.is_file() and _is_photo(path.name) and results not in _whole(path).parents:
-            yield path, path.relative_to(base)
+        if path.is_file() and _is_photo(path):
+            yield path, path.relative_to(Path(*parts[:fixed]))
 
 
-def _is_photo(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(PHOTO_SUFFIXES)
+def _is_photo(path: Path) -> bool:
+    """Whether a file is one by its name, and no result of an earlier call, into whatever folder."""
+    if path.name.startswith(".") or not path.name.lower().endswith(PHOTO_SUFFIXES):
+        return False
+    stems = [path.name.removesuffix(end) for end in RESULT_PICTURES if path.name.endswith(end)]
+    return not any(path.with_name(f"{stem}.json").is_file() for stem in stems)
 
 
 def _read_list(stream: BinaryIO) -> list[Path]:
@@ -120,7 +129,13 @@ def _read_list(stream: BinaryIO) -> list[Path]:
 def _below_current_folder(path: Path) -> PurePath:
     whole, here = _whole(path), Path.cwd()
     relative = whole.relative_to(here if here in whole.parents else whole.anchor)
-    return relative.with_name(relative.stem)
+    if not relative.name:
+        raise MixreorgError(f"{path}, on standard input, is a folder; a list names photos")
+    return _without_suffix(relative)
+
+
+def _without_suffix(path: PurePath) -> PurePath:
+    return path.with_name(path.stem) if path.stem.strip(".") else path
 
 
 def _names_of_single(photos: Sequence[Path]) -> dict[Path, PurePath]:

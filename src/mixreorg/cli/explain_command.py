@@ -48,7 +48,7 @@ def explain(
     segmenter = Segmenter(load_model(model, device))
     options = {"background_threshold": background, "short_side": short_side, "whole": whole}
     chosen = {name: value for name, value in options.items() if value is not None}
-    segmenter.protocol = segmenter.protocol.updated(**chosen)
+    segmenter.protocol = segmenter.protocol.changed(chosen, "explain options")
     explanation = explain_photo(segmenter, photo, names, window)
     typer.echo(printable(f"{photo}: {explanation.window.describe()}"))
     for group in explanation.groups:

@@ -88,7 +88,10 @@ def segment(
     ] = None,
     short_side: Annotated[
         int | None,
-        typer.Option(help="Resize photos to this short side in pixels. Default: the model's protocol."),
+        typer.Option(
+            help="Resize photos to this short side in pixels, no longer than the model's protocol allows in "
+            "proportion. Default: the protocol's."
+        ),
     ] = None,
     whole: Annotated[
         bool | None, typer.Option("--whole/--windows", help="One window per photo, or sliding windows.")
@@ -242,7 +245,7 @@ def _load(model: str, device: str, options: dict[str, Any], calibration: Path | 
     from mixreorg.segment.protocol import Protocol
 
     def changed(protocol: Protocol) -> Protocol:
-        return Protocol.from_dict({**protocol.to_dict(), **options}, source="segment options")
+        return protocol.changed(options, "segment options")
 
     if find_export(Path(model)) is not None:
         if device != "cpu":
@@ -253,8 +256,15 @@ def _load(model: str, device: str, options: dict[str, Any], calibration: Path | 
         return exported
     if needs_classes:
         raise MixreorgError(_NEEDS_CLASSES)
-    from mixreorg.interop.loading import load_model
-    from mixreorg.segment.segmenter import Segmenter, default_protocol
+    try:
+        from mixreorg.interop.loading import load_model
+        from mixreorg.segment.segmenter import Segmenter, default_protocol
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MixreorgError(
+            f"{model} is no export, and other models need torch; name what mixreorg export wrote, or install torch"
+        ) from error
 
     loaded = load_model(model, device)
     return Segmenter(loaded, changed(default_protocol(loaded)), calibration=calibration)

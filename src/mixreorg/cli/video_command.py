@@ -49,7 +49,6 @@ def video(
     from mixreorg.data.progress import progress_bars
     from mixreorg.export.runtime import find_export
     from mixreorg.interop.loading import load_model
-    from mixreorg.segment.protocol import Protocol
     from mixreorg.segment.segmenter import Segmenter
     from mixreorg.text.class_list import parse_class_list
     from mixreorg.video.container import VideoReader
@@ -65,7 +64,7 @@ def video(
         segmenter = Segmenter(load_model(model, device))
         options = {"background_threshold": background, "short_side": short_side, "whole": whole}
         chosen = {name: value for name, value in options.items() if value is not None}
-        segmenter.protocol = Protocol.from_dict({**segmenter.protocol.to_dict(), **chosen}, source="video options")
+        segmenter.protocol = segmenter.protocol.changed(chosen, "video options")
         labeller = FrameLabeller(segmenter, class_names, weight)
         job = VideoJob(labeller, out, stem, every, max_frames, labels)
         made_by = {

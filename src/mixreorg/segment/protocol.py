@@ -115,6 +115,23 @@ class Protocol(StrictConfig):
         """Whether decoding, logit scale and background are GroupViT's."""
         return self.decoding == "groupvit" and self.logit_scale is None and not self.background_phrases
 
+    def changed(self, options: dict[str, Any], source: str) -> Self:
+        """The protocol with the values that a command's options give.
+
+        A larger short side raises the long side in proportion, which would else undo it on all but square photos.
+
+        Args:
+            options: values by field.
+            source: what messages call them.
+
+        Raises:
+            MixreorgError: an unusable value.
+        """
+        values = {**self.to_dict(), **options}
+        if options.get("short_side", 0) > self.short_side and "long_side" not in options:
+            values["long_side"] = round(self.long_side * options["short_side"] / self.short_side)
+        return type(self).from_dict(values, source=source)
+
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the protocol's canonical JSON."""
         values = self.to_dict()

@@ -51,8 +51,8 @@ class MaskRequest:
         _check_threshold("abstain", self.abstain)
         if self.abstain == "auto" and self.calibration is None:
             raise MixreorgError(
-                "abstention needs a calibration for this model and protocol (`mixreorg calibrate`), or a presence "
-                "score from 0 to 1 instead of 'auto'"
+                "abstention needs a calibration for this model and protocol (`mixreorg calibrate` makes one for the "
+                "protocol saved with the model), or a presence score from 0 to 1 instead of 'auto'"
             )
         result_names(self.classes, has_background=self.has_background)
 
@@ -141,7 +141,8 @@ class MaskRequest:
         return Segmentation(
             label_map=label_map,
             class_names=result_names(self.classes, has_background=background is not None),
-            scores=scores[:count],
+            # A refined score may lie a little outside of what it was made of.
+            scores=scores[:count].clip(0, 1),
             protocol=self._protocol_used(),
             background=background,
             presence_scores=None if presence is None else np.concatenate([[np.nan] * first, presence]),

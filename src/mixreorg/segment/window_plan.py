@@ -118,7 +118,7 @@ def require_patch(plan: WindowPlan, protocol: Protocol, photo: tuple[int, int], 
         height, width = plan.window_size
         becomes, remedy = f"is cut into windows of {width} x {height}", "raise the protocol's window"
     elif side < protocol.short_side:
-        remedy = f"crop it, or raise the protocol's long_side ({protocol.long_side})"
+        remedy = f"crop it, or raise the protocol's long_side ({protocol.long_side}), as a larger short_side does"
     else:
         remedy = f"raise short_side ({protocol.short_side})"
     raise MixreorgError(

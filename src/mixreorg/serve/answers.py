@@ -13,13 +13,16 @@ from PIL import Image
 
 from mixreorg.segment.results import Segmentation
 
+MAX_SIDE = 1024
+"""Larger photos are reduced to it on the page; downloads keep their size."""
+
 
 @dataclass(frozen=True)
 class Groups:
     """Segments of the second grouping block over a whole photo, and what each of them is closest to."""
 
     segment_map: npt.NDArray[np.integer]
-    """``[H, W]`` segment of each pixel."""
+    """``[H, W]`` segment of each pixel of the photo, reduced to :data:`MAX_SIDE` where it is larger."""
     class_names: tuple[str, ...]
     """``S`` names: the best class of each segment."""
     scores: tuple[float, ...]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FIELDS = frozenset({"photo", "classes", "background", "negatives", "answer"})
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is no multipart form."},
     413: {"description": "Too many bytes or pixels."},
     415: {"description": "The photo is in no format that is read."},
     422: {"description": "Class names, numbers or a photo that cannot be used."},
@@ -78,9 +79,13 @@ def _add_segment(app: "FastAPI", service: Service) -> None:
         ] = "json",
     ) -> Response:
         """Label every pixel of a photo with one of the given class names."""
-        unknown = sorted(set(await request.form()) - _FIELDS)
+        names = [name for name, _ in (await request.form()).multi_items()]
+        unknown = sorted({*names} - _FIELDS)
         if unknown:
             raise RefusalError(422, f"there is no field {unknown[0]!r}; the fields are {', '.join(sorted(_FIELDS))}")
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise RefusalError(422, f"the field {repeated!r} is there twice; class names go into one, with commas")
         content = await photo.read()
         if answer == "json":
             values = await service.segment(content, classes, background, as_json, negatives)
@@ -113,6 +118,16 @@ def _add_state(app: "FastAPI", service: Service) -> None:
         return Response(content, media_type=media_type)
 
 
+def _describe(problem: Any) -> str:
+    """What is wrong with a field, in words of forms."""
+    name = problem["loc"][-1]
+    if problem["type"] == "missing":
+        return f"{name}: the field is missing or empty"
+    if name == "photo":
+        return "photo: the field is no file; send it with a file name"
+    return f"{name}: {problem['msg']}"
+
+
 def _answer_errors(app: "FastAPI") -> None:
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
@@ -124,9 +139,10 @@ def _answer_errors(app: "FastAPI") -> None:
         return error_answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = (f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-        return JSONResponse({"error": "; ".join(problems)}, 422)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return JSONResponse({"error": "the body is no multipart form; send one with photo and classes"}, 400)
+        return JSONResponse({"error": "; ".join(map(_describe, error.errors()))}, 422)
 
     @app.exception_handler(HTTPException)
     async def wrong_request(_: Request, error: HTTPException) -> JSONResponse:

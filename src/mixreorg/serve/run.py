@@ -1,6 +1,7 @@
 """Starting and ending a server."""
 
 import contextlib
+import errno
 import ipaddress
 import os
 import signal
@@ -58,8 +59,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
+        is_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+        remedy = "give an address of this machine, for example 127.0.0.1" if is_host else "choose another port"
         raise MixreorgError(
-            f"cannot listen at {host}, port {port}: {getattr(error, 'strerror', None) or error}; choose another port"
+            f"cannot listen at {host}, port {port}: {getattr(error, 'strerror', None) or error}; {remedy}"
         ) from error
 
 

@@ -12,10 +12,8 @@ from PIL import Image
 from mixreorg.palette import class_colors, hex_color
 from mixreorg.segment.drawing import draw_overlay, draw_segments
 from mixreorg.segment.results import Segmentation
-from mixreorg.serve.answers import Groups, SegmentedPhoto, as_labels, as_overlay, encode_image, json_bytes
+from mixreorg.serve.answers import MAX_SIDE, Groups, SegmentedPhoto, as_labels, as_overlay, encode_image, json_bytes
 
-_MAX_SIDE = 1024
-"""Larger photos are reduced to it on the page; downloads keep their size."""
 _MIN_SIDE = 384
 """Smaller photos are enlarged up to it, so that lines between classes do not cover them."""
 
@@ -42,7 +40,7 @@ def classes_view(segmented: SegmentedPhoto) -> str:
     photo, result = _shown_photo(segmented.photo), segmented.segmentation
     labels = _resize_labels(result.label_map, photo.size)
     overlay = draw_overlay(
-        photo, labels, result.colors, clear_index=0 if result.has_background else None, max_side=_MAX_SIDE
+        photo, labels, result.colors, clear_index=0 if result.has_background else None, max_side=MAX_SIDE
     )
     without_pixels = [name for index, name in enumerate(result.class_names) if not result.is_present[index]]
     note = f"No pixel: {', '.join(map(escape, without_pixels))}." if without_pixels else ""
@@ -120,7 +118,7 @@ def _downloads(segmented: SegmentedPhoto) -> str:
 
 
 def _shown_photo(photo: Image.Image) -> Image.Image:
-    scale = min(_MAX_SIDE / max(photo.size), max(1, _MIN_SIDE // max(photo.size)))
+    scale = min(MAX_SIDE / max(photo.size), max(1, _MIN_SIDE // max(photo.size)))
     if scale == 1:
         return photo
     width, height = (max(1, round(side * scale)) for side in photo.size)

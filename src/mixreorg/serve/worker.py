@@ -21,7 +21,7 @@ from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.request import Threshold
 from mixreorg.segment.window_plan import plan_windows
-from mixreorg.serve.answers import Groups, SegmentedPhoto
+from mixreorg.serve.answers import MAX_SIDE, Groups, SegmentedPhoto
 from mixreorg.text.class_list import ClassName
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class ModelFacts:
 class _Model:
     segmenter: "Segmenter | ExportedSegmenter"
     score_segments: Callable[[Image.Image, Sequence[ClassName]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
-    """Segment of each pixel ``[H, W]`` of a photo as one window, and the classes' scores ``[S, C]`` in each."""
+    """Segment of each pixel ``[H, W]`` of a photo as one window, at the size of the page, and the classes' scores
+    ``[S, C]`` in each."""
     max_pixels: int
 
     def find_groups(self, photo: Image.Image, classes: Sequence[ClassName]) -> Groups:
@@ -103,7 +104,7 @@ def _load_trained(model: str, device: str, window_batch: int) -> tuple["Segmente
         output = whole.encode([photo])
         encoding = output.encoding
         scores = whole.decode(output, plan_windows(whole.protocol, *photo.size), classes).segment_scores[0]
-        segments = class_maps.map_segments(encoding.patch_assignment, encoding.grid, (photo.height, photo.width))
+        segments = class_maps.map_segments(encoding.patch_assignment, encoding.grid, _shown_size(photo))
         return segments[0].cpu().numpy(), scores.cpu().numpy()
 
     return segmenter, score_segments
@@ -122,7 +123,7 @@ def _load_export(model: str, device: str, window_batch: int) -> tuple[ExportedSe
 
     def score_segments(photo: Image.Image, classes: Sequence[ClassName]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         output = whole.encode([photo])
-        segments = map_segments(output.assignment, (photo.height, photo.width))
+        segments = map_segments(output.assignment, _shown_size(photo))
         return segments[0], whole.segment_scores(output, classes)[0]
 
     return segmenter, score_segments
@@ -131,6 +132,12 @@ def _load_export(model: str, device: str, window_batch: int) -> tuple[ExportedSe
 def _as_one_window(protocol: Protocol) -> Protocol:
     """The protocol without windows, to show the groups of the whole photo at once."""
     return protocol.updated(whole=True, background_threshold=None, tile_scales=(), flip=False, refine="none")
+
+
+def _shown_size(photo: Image.Image) -> tuple[int, int]:
+    """Height and width of a photo as the page shows it: maps of all segments at full size would fill the memory."""
+    scale = min(1, MAX_SIDE / max(photo.size))
+    return max(1, round(photo.height * scale)), max(1, round(photo.width * scale))
 
 
 def segment_batch(jobs: Sequence[Job[Any]]) -> list[Any]:

@@ -39,6 +39,27 @@ def test_results_inside_the_folder_are_no_photos(trip: Path) -> None:
     assert "masks/top_overlay" in names(trip)
 
 
+def test_results_of_an_earlier_call_are_no_photos(trip: Path) -> None:
+    before = names(trip)
+    (trip / "masks").mkdir()
+    for name in ("top_overlay.png", "top_labels.png", "top.json"):
+        (trip / "masks" / name).touch()
+    assert names(trip) == names("trip/**/*") == before
+    assert names("trip/masks/top_labels.png") == ["top_labels"]
+
+
+def test_results_into_the_folder_of_a_pattern_are_refused(trip: Path) -> None:
+    with pytest.raises(MixreorgError, match=r"--out trip is the folder of what trip/\*\.webp matches"):
+        names("trip/*.webp", out="trip")
+
+
+def test_a_list_names_photos(trip: Path) -> None:
+    with pytest.raises(MixreorgError, match="is a folder; a list names photos"):
+        names("-", listed=b"/\n")
+    (trip / "..jpg").touch()
+    assert names("-", listed=b"trip/..jpg\n") == ["trip/..jpg"]
+
+
 def test_a_pattern_keeps_the_path_from_its_fixed_folder(trip: Path) -> None:
     assert names("trip/**/*.jpg") == ["a/one", "b/one"]
     assert names("trip/*/one.*") == ["a/one", "b/one", "b/one-2"]

@@ -498,6 +498,9 @@ def test_the_command_line_needs_no_torch_either(exports, tmp_path) -> None:
     assert (tmp_path / "masks" / "photo_labels.png").is_file()
     result = without_torch(code, *arguments, str(exports / "onnx"))
     assert (result.returncode, "has no classes of its own" in result.stderr) == (2, True)
+    result = without_torch(code, *arguments, "scenes-tiny", "--classes", "dog")
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert "scenes-tiny is no export, and other models need torch" in " ".join(result.stderr.split())
 
 
 def test_the_command_writes_what_it_says(model, tmp_path, capsys) -> None:

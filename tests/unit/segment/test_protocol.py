@@ -77,3 +77,13 @@ def test_hash_depends_on_every_field_and_on_nothing_else():
     assert set(changes) == set(Protocol.model_fields)
     hashes = {protocol.updated(**{name: value}).hash() for name, value in changes.items()}
     assert len(hashes | {protocol.hash()}) == len(changes) + 1
+
+
+def test_a_larger_short_side_takes_the_long_side_along():
+    protocol = groupvit_protocol()
+    larger = protocol.changed({"short_side": 896}, "options")
+    assert (larger.short_side, larger.long_side) == (896, 4096)
+    assert protocol.changed({"short_side": 224}, "options") == protocol.updated(short_side=224)
+    assert protocol.changed({"short_side": 896, "long_side": 1000}, "options").long_side == 1000
+    with pytest.raises(MixreorgError, match="options: short_side"):
+        protocol.changed({"short_side": 0}, "options")

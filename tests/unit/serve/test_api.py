@@ -117,16 +117,20 @@ def test_truncated_photos(client: TestClient, photo: bytes) -> None:
         ({"negatives": "grass, dog"}, "share a name"),
         ({"answer": "gif"}, "answer: Input should be 'json', 'labels' or 'overlay'"),
         ({"treshold": "0.5"}, "there is no field 'treshold'"),
+        ({"classes": ["ball", "car"]}, "the field 'classes' is there twice"),
+        ({"classes": ""}, "classes: the field is missing or empty"),
     ],
 )
-def test_bad_fields(client: TestClient, fields: dict[str, str], words: str) -> None:
+def test_bad_fields(client: TestClient, fields: dict[str, Any], words: str) -> None:
     assert words in error_of(post(client, **fields), 422)
 
 
 def test_missing_fields(client: TestClient) -> None:
-    assert error_of(client.post("/segment", data={"classes": NAMES}), 422) == "photo: Field required"
     error_of(client.post("/segment", files={"photo": image_file()}), 422)
-    error_of(client.post("/segment", content=b"{}", headers={"content-type": "application/json"}), 422)
+    text = client.post("/segment", files={"photo": (None, "text"), "classes": (None, NAMES)})
+    assert error_of(text, 422) == "photo: the field is no file; send it with a file name"
+    for content in ({"data": {"classes": NAMES}}, {"json": {}}, {"content": b""}):
+        assert "no multipart form" in error_of(client.post("/segment", **content), 400)
     broken = {"content-type": "multipart/form-data; boundary=x"}
     error_of(client.post("/segment", content=b"--y\r\n\r\n", headers=broken), 400)
     error_of(client.get("/segment"), 405)
@@ -203,7 +207,7 @@ def test_health_while_the_model_is_gone(client: TestClient, make_service: Callab
 def test_the_documentation_is_complete_and_fetches_nothing_from_elsewhere(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/segment", "/health", "/metrics"}
-    assert set(schema["paths"]["/segment"]["post"]["responses"]) == {"200", "413", "415", "422", "503", "504"}
+    assert set(schema["paths"]["/segment"]["post"]["responses"]) == {"200", "400", "413", "415", "422", "503", "504"}
     for path in ("/docs", "/redoc"):
         page = client.get(path)
         assert page.status_code == 200

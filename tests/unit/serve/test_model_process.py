@@ -61,6 +61,11 @@ def test_groups_cover_the_photo(process: ModelProcess) -> None:
     assert all(0 < score < 1 for score in scores)
 
 
+def test_groups_of_a_large_photo_have_the_size_of_the_page(process: ModelProcess) -> None:
+    [(segment_map, _, _)] = run(process, job(image_file(4096, 2048), serve_kit.name_groups))
+    assert segment_map.shape == (512, 1024)
+
+
 def test_errors_belong_to_their_photos(process: ModelProcess) -> None:
     photos = [*TRUNCATED.values(), image_file(), image_file(2000, 4)]
     answers = run(process, *map(job, photos))

@@ -330,6 +330,9 @@ def test_what_a_person_can_do_wrong_is_one_message(tmp_path: Path) -> None:
         code, message = serve("--port", str(taken.getsockname()[1]))
     assert code == 2
     assert message.startswith("error: cannot listen at 127.0.0.1")
+    assert "choose another port" in message
+    code, message = serve("--port", "0", "--host", "192.0.2.1")
+    assert (code, "give an address of this machine" in message) == (2, True)
     code, message = serve("--max-classes", "300")
     assert code == 2
     assert message.startswith("error: serve options")
