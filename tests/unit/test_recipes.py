@@ -26,20 +26,28 @@ def test_recipes_are_complete_and_named(name: str) -> None:
     [
         ("mixreorg_vits_cc12m", "groupvit_vits_cc12m"),
         ("finetune_mixreorg_vits", "finetune_groupvit_vits"),
-        ("scenes_mixreorg", "scenes_groupvit"),
+        ("scenes_mixreorg_multilabel", "scenes_groupvit_multilabel"),
     ],
 )
 def test_mixreorg_recipes_change_nothing_but_the_objective(mixed: str, plain: str) -> None:
     assert changed(mixed, plain) == {"recipe", "objective"}
 
 
-def test_the_multi_label_loss_is_where_it_was_published_and_in_one_small_recipe() -> None:
+def test_the_small_recipes_assign_patches_as_each_does_best() -> None:
+    mixed, plain = recipe("scenes_mixreorg"), recipe("scenes_groupvit")
+    assert (mixed.model.image.assignment, plain.model.image.assignment) == ("soft", "hard")
+    assert changed("scenes_mixreorg", "scenes_groupvit") == {"recipe", "objective", "model"}
+    assert mixed.model.updated(image=mixed.model.image.updated(assignment="hard")) == plain.model
+
+
+def test_the_multi_label_loss_is_where_it_was_published_and_in_two_small_recipes() -> None:
     with_loss = {name for name in RECIPES if recipe(name).objective.multi_label.is_on}
     assert with_loss == {
         "groupvit_vits_gcc_yfcc",
         "groupvit_vits_gcc_yfcc_24gb",
         "groupvit_vits_gcc_yfcc_8x80gb",
         "scenes_groupvit_multilabel",
+        "scenes_mixreorg_multilabel",
     }
     loss = recipe("groupvit_vits_gcc_yfcc").objective.multi_label
     assert (loss.weight.at(0), loss.num_nouns, loss.templates, loss.repeated_nouns) == (1.0, 3, "full", "negative")
