@@ -31,7 +31,7 @@ from mixreorg.train.optim import build_optimizer, learning_rate
 from mixreorg.train.planning.flops import flops_per_pair
 from mixreorg.train.planning.hardware import available_device, peak_flops
 from mixreorg.train.precision import has_bf16
-from mixreorg.train.reading import BatchReader
+from mixreorg.train.reading import BatchReader, DeadReaderError
 from mixreorg.train.run_lock import RunLock
 from mixreorg.train.setup import (
     Resume,
@@ -208,6 +208,8 @@ class _Run:
             # Agreed on before the step: all processes then end with the same finished steps.
             stopped, failed = self._agree(failure is not None)
             if batch is None or stopped or failed:
+                if stopped and isinstance(failure, DeadReaderError):
+                    failure = None  # what ends the group ends its reading processes too
                 if failure is None and not stopped:
                     failure = MixreorgError("another process could not go on; its own message says why")
                 return True, failure
