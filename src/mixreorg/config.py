@@ -177,18 +177,28 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[Bas
         if not is_known:
             values.setdefault(name, {})
         if not isinstance(values.get(name), dict):
-            prefix = ".".join(path[: depth + 1])
-            known = list(values)
-            raise MixreorgError(f"{source}: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
+            raise MixreorgError(f"{source}: {_no_section(values, path, depth, value, owner)}")
         values = values[name]
     if path[-1] not in values and is_known and "kind" not in values:
         raise MixreorgError(
             f"{source}: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
         )
-    if path[-1] == "kind" and values["kind"] != value:
+    if path[-1] == "kind" and values.get("kind", value) != value:
         # Another kind has other fields: those of the old one go.
         values.clear()
-    values[path[-1]] = value
+    values[path[-1]] = merge(values, {path[-1]: value})[path[-1]]
+
+
+def _no_section(values: Mapping[str, Any], path: list[str], depth: int, value: Any, owner: type[BaseModel]) -> str:
+    """Why nothing can be assigned below ``path[depth]``, a name that should be in ``values``."""
+    name = ".".join(path[: depth + 1])
+    if path[depth] not in values:
+        return f"{name} is not a section of {owner.__name__}{_nearest(path[depth], list(values))}"
+    if values[path[depth]] is not None:
+        return f"{name} is not a section of {owner.__name__} but a value; set it whole"
+    for inner in reversed(path[depth + 1 :]):
+        value = {inner: value}
+    return f"{name} is null, which has no fields; set it whole: {name}={json.dumps(value)}"
 
 
 def _nearest(name: str, known: list[str]) -> str:
