@@ -190,8 +190,15 @@ def test_nothing_that_is_not_a_number_is_saved(train_config: TrainConfig, tmp_pa
 
 def test_a_loss_that_is_not_finite_stops_the_run(train_config: TrainConfig, tmp_path: Path) -> None:
     optim = train_config.optim.updated(lr=1e30, warmup_steps=0, clip_norm=1e30)
-    with pytest.raises(MixreorgError, match=r"not a finite number at step .*optim\.lr"):
-        run(train_config.updated(optim=optim), tmp_path / "run")
+    stream = io.StringIO()
+    with pytest.raises(MixreorgError, match=r"not a finite number at step .*optim\.lr") as error:
+        train(train_config.updated(optim=optim), tmp_path / "run", device="cpu", console=Console(file=stream))
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["alarm"] == "not_finite"
+    assert str(error.value).startswith(last["message"])
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"alarm/not_finite" in events.read_bytes()
+    assert "not a finite number" not in stream.getvalue(), "the error says it"
 
 
 def test_a_run_starts_from_the_weights_of_another(train_config: TrainConfig, tmp_path: Path) -> None:
