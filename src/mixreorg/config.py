@@ -3,7 +3,8 @@
 import copy
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, get_origin
 
@@ -27,8 +28,12 @@ class StrictConfig(BaseModel):
             source: what the error message calls the origin of the values.
 
         Raises:
-            MixreorgError: unknown key (with the nearest right one) or wrong type, one line per problem.
+            MixreorgError: unknown key (with the nearest right one), wrong type, or a number that is not finite, one
+                line per problem.
         """
+        infinite = [f"{source}: {name}: numbers must be finite (got {value})" for name, value in _not_finite(values)]
+        if infinite:
+            raise MixreorgError("\n".join(infinite))
         try:
             # Through JSON, so that lists become tuples and everything else stays strict.
             return cls.model_validate_json(json.dumps(values))
@@ -143,6 +148,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         elif name not in before or name not in after or old != new:
             names.append(str(name))
     return names
+
+
+def _not_finite(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+    """Dotted names of NaN and infinity, which Python's JSON and YAML read, in nested values."""
+    if isinstance(values, float) and not math.isfinite(values):
+        yield ".".join(path), values
+    items = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for name, value in items:
+        yield from _not_finite(value, (*path, str(name)))
 
 
 def _yaml_loader() -> Any:

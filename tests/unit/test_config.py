@@ -35,6 +35,8 @@ def test_round_trip() -> None:
         ({"optim": {"lr": -1.0}}, "optim.lr: Input should be greater than 0"),
         ({"name": 3}, "name: Input should be a valid string"),
         ({"root": object()}, "plain JSON or YAML"),
+        ({"optim": {"lr": float("inf")}}, r"run\.yaml: optim\.lr: numbers must be finite \(got inf\)"),
+        ({"optim": {"betas": [0.9, float("nan")]}}, r"optim\.betas\.1: numbers must be finite \(got nan\)"),
     ],
 )
 def test_wrong_values_name_the_field_and_the_remedy(values: dict[str, object], message: str) -> None:
@@ -68,6 +70,8 @@ def test_a_section_that_is_set_as_a_whole_keeps_what_it_does_not_name() -> None:
         ("root.a.b=1", r'root is null, .* whole: root=\{"a": \{"b": 1\}\}'),
         ("optim.lr", "NAME=VALUE"),
         ("optim.lr=abc", "valid number"),
+        ("optim.lr=Infinity", "numbers must be finite"),
+        ("optim.lr=1e999", "numbers must be finite"),
     ],
 )
 def test_wrong_overrides(assignment: str, message: str) -> None:
