@@ -3,7 +3,8 @@
 import copy
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, get_origin
 
@@ -27,8 +28,12 @@ class StrictConfig(BaseModel):
             source: what the error message calls the origin of the values.
 
         Raises:
-            MixreorgError: unknown key (with the nearest right one) or wrong type, one line per problem.
+            MixreorgError: unknown key (with the nearest right one), wrong type, or a number that is not finite, one
+                line per problem.
         """
+        infinite = [f"{source}: {name}: numbers must be finite (got {value})" for name, value in _not_finite(values)]
+        if infinite:
+            raise MixreorgError("\n".join(infinite))
         try:
             # Through JSON, so that lists become tuples and everything else stays strict.
             return cls.model_validate_json(json.dumps(values))
@@ -145,6 +150,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     return names
 
 
+def _not_finite(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+    """Dotted names of NaN and infinity, which Python's JSON and YAML read, in nested values."""
+    if isinstance(values, float) and not math.isfinite(values):
+        yield ".".join(path), values
+    items = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for name, value in items:
+        yield from _not_finite(value, (*path, str(name)))
+
+
 def _yaml_loader() -> Any:
     """A safe loader that reads ``1e-3`` as a number, as YAML 1.2 does and PyYAML's YAML 1.1 does not."""
     import re
@@ -177,18 +191,28 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, owner: type[Bas
         if not is_known:
             values.setdefault(name, {})
         if not isinstance(values.get(name), dict):
-            prefix = ".".join(path[: depth + 1])
-            known = list(values)
-            raise MixreorgError(f"{source}: {prefix} is not a section of {owner.__name__}{_nearest(name, known)}")
+            raise MixreorgError(f"{source}: {_no_section(values, path, depth, value, owner)}")
         values = values[name]
     if path[-1] not in values and is_known and "kind" not in values:
         raise MixreorgError(
             f"{source}: {'.'.join(path)} is not a field of {owner.__name__}{_nearest(path[-1], list(values))}"
         )
-    if path[-1] == "kind" and values["kind"] != value:
+    if path[-1] == "kind" and values.get("kind", value) != value:
         # Another kind has other fields: those of the old one go.
         values.clear()
-    values[path[-1]] = value
+    values[path[-1]] = merge(values, {path[-1]: value})[path[-1]]
+
+
+def _no_section(values: Mapping[str, Any], path: list[str], depth: int, value: Any, owner: type[BaseModel]) -> str:
+    """Why nothing can be assigned below ``path[depth]``, a name that should be in ``values``."""
+    name = ".".join(path[: depth + 1])
+    if path[depth] not in values:
+        return f"{name} is not a section of {owner.__name__}{_nearest(path[depth], list(values))}"
+    if values[path[depth]] is not None:
+        return f"{name} is not a section of {owner.__name__} but a value; set it whole"
+    for inner in reversed(path[depth + 1 :]):
+        value = {inner: value}
+    return f"{name} is null, which has no fields; set it whole: {name}={json.dumps(value)}"
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -125,6 +125,7 @@ def test_a_thousand_classes(model_folder: Path, photo: Path, tmp_path: Path) -> 
     [
         (("--recipe", "scenes_mixreorgg"), "did you mean 'scenes_mixreorg'"),
         ((), "name a recipe"),
+        (("--resume", "auto"), "run holds no run to go on with; correct --out, or name a recipe (--recipe"),
         (("--recipe", "scenes_mixreorg"), "no training data"),
         (("--recipe", "scenes_mixreorg", "--data", "none/*.tar"), "none/*.tar"),
         (("--recipe", "scenes_mixreorg", "--data", "x", "--set", "optim.lrr=1"), "did you mean 'lr'"),

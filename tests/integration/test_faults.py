@@ -24,7 +24,7 @@ from mixreorg.objectives.terms import LossTerms
 from mixreorg.train.card import read_card
 from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.engine import Engine, StepInputs
-from mixreorg.train.reading import BatchReader
+from mixreorg.train.reading import BatchReader, DeadReaderError
 from mixreorg.train.trainer import TrainOutcome, train
 
 
@@ -174,6 +174,47 @@ def test_a_reading_process_that_dies_stops_the_run_with_all_it_has_learned(confi
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").is_dir()
     run(config, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_reading_processes_leave_the_first_sigterm_to_the_training_process(config: TrainConfig, tmp_path: Path) -> None:
+    """It reaches the whole group, and the next batch is needed to stop; a second one ends them."""
+    config = config.updated(steps=8, data=config.data.updated(num_workers=1))
+
+    def terminate_the_workers() -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    run(config, tmp_path / "run", Watch(3, terminate_the_workers))
+    assert losses(tmp_path / "run").keys() == set(range(1, 9))
+
+    def terminate_them_twice() -> None:
+        for process in multiprocessing.active_children():
+            while process.is_alive():
+                process.terminate()
+                process.join(0.2)
+
+    with pytest.raises(MixreorgError, match="reading process died"):
+        run(config.updated(steps=30), tmp_path / "twice", Watch(3, terminate_them_twice))
+
+
+@pytest.mark.parametrize("message", ["a reading process died", "cannot read the shard"])
+def test_the_end_of_the_whole_group_is_no_death_of_its_reading_processes(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def end(reader: BatchReader) -> PairBatch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise (DeadReaderError if "died" in message else MixreorgError)(message)
+
+    watch = Watch(2, lambda: monkeypatch.setattr(BatchReader, "next", end))
+    console = Console(file=watch, width=400)
+    if "died" in message:
+        outcome = train(config, tmp_path / "run", device="cpu", console=console)
+        assert (outcome.step, outcome.stopped) == (2, "terminate")
+        assert "terminated after step 2" in watch.getvalue()
+    else:
+        with pytest.raises(MixreorgError, match=message):
+            train(config, tmp_path / "run", device="cpu", console=console)
+    assert read_card(tmp_path / "run").step == 2
 
 
 @pytest.mark.parametrize("cause", ["signal", "data"])

@@ -15,9 +15,11 @@ from mixreorg.interop.loading import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.train.card import read_card
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import EvaluationConfig, TrainConfig
 from mixreorg.train.engine import check_shares
+from mixreorg.train.reproduce import reproduce
 from mixreorg.train.setup import check_run_folder
 from mixreorg.train.trainer import TrainOutcome, train
 
@@ -169,6 +171,10 @@ def test_a_run_can_be_made_longer(train_config: TrainConfig, tmp_path: Path) -> 
     outcome, _ = run(train_config.updated(steps=8), tmp_path / "run", resume=True)
     assert outcome.step == 8
     assert json.loads((tmp_path / "run" / "train_config.json").read_text())["steps"] == 8
+    assert read_card(tmp_path / "run").earlier_steps == {4: 4}
+    with pytest.raises(MixreorgError, match=r"steps was 4 up to step 4, then 8\), .* its first 4 steps"):
+        reproduce(tmp_path / "run", tmp_path / "again", console=Console(quiet=True))
+    assert not (tmp_path / "again").exists()
     again, console = run(train_config.updated(steps=8), tmp_path / "run", resume=True)
     assert again.step == 8
     assert "is finished" in console
@@ -184,8 +190,15 @@ def test_nothing_that_is_not_a_number_is_saved(train_config: TrainConfig, tmp_pa
 
 def test_a_loss_that_is_not_finite_stops_the_run(train_config: TrainConfig, tmp_path: Path) -> None:
     optim = train_config.optim.updated(lr=1e30, warmup_steps=0, clip_norm=1e30)
-    with pytest.raises(MixreorgError, match=r"not a finite number at step .*optim\.lr"):
-        run(train_config.updated(optim=optim), tmp_path / "run")
+    stream = io.StringIO()
+    with pytest.raises(MixreorgError, match=r"not a finite number at step .*optim\.lr") as error:
+        train(train_config.updated(optim=optim), tmp_path / "run", device="cpu", console=Console(file=stream))
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["alarm"] == "not_finite"
+    assert str(error.value).startswith(last["message"])
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"alarm/not_finite" in events.read_bytes()
+    assert "not a finite number" not in stream.getvalue(), "the error says it"
 
 
 def test_a_run_starts_from_the_weights_of_another(train_config: TrainConfig, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from pydantic import Field
 
 from mixreorg.config import StrictConfig, differences, merge, read_config_file
+from mixreorg.data.rand_augment import RandAugmentConfig
 from mixreorg.errors import MixreorgError
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.train.config import TrainConfig
@@ -34,6 +35,8 @@ def test_round_trip() -> None:
         ({"optim": {"lr": -1.0}}, "optim.lr: Input should be greater than 0"),
         ({"name": 3}, "name: Input should be a valid string"),
         ({"root": object()}, "plain JSON or YAML"),
+        ({"optim": {"lr": float("inf")}}, r"run\.yaml: optim\.lr: numbers must be finite \(got inf\)"),
+        ({"optim": {"betas": [0.9, float("nan")]}}, r"optim\.betas\.1: numbers must be finite \(got nan\)"),
     ],
 )
 def test_wrong_values_name_the_field_and_the_remedy(values: dict[str, object], message: str) -> None:
@@ -47,14 +50,28 @@ def test_overrides() -> None:
     assert changed.name == "a b"
 
 
+def test_a_section_that_is_set_as_a_whole_keeps_what_it_does_not_name() -> None:
+    base = TrainConfig().with_overrides(["optim.clip_norm=1", "objective.block=4"])
+    changed = base.with_overrides(['optim={"lr": 0.001}', 'objective={"mixed": {"weight": 2}}'])
+    assert changed.optim == base.optim.updated(lr=1e-3)
+    assert changed.objective == base.objective.updated(mixed=base.objective.mixed.updated(weight=2.0))
+    assert base.with_overrides(['objective={"kind": "groupvit"}']).objective == GroupViTConfig()
+    grown = base.with_overrides(['data.transform.rand_augment={"magnitude": 5}'])
+    assert grown.data.transform.rand_augment == RandAugmentConfig(magnitude=5)
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
         ("optim.lrr=1", "optim.lrr is not a field of Outer; did you mean 'lr'"),
         ("optm.lr=1", "optm is not a section of Outer; did you mean 'optim'"),
-        ("name.x=1", "name is not a section"),
+        ("name.x=1", "name is not a section of Outer but a value"),
+        ("optim.lr.x=1", r"optim\.lr is not a section of Outer but a value"),
+        ("root.a.b=1", r'root is null, .* whole: root=\{"a": \{"b": 1\}\}'),
         ("optim.lr", "NAME=VALUE"),
         ("optim.lr=abc", "valid number"),
+        ("optim.lr=Infinity", "numbers must be finite"),
+        ("optim.lr=1e999", "numbers must be finite"),
     ],
 )
 def test_wrong_overrides(assignment: str, message: str) -> None:
@@ -104,6 +121,10 @@ def test_another_kind_replaces_the_whole_section() -> None:
     assert inside.objective.multi_label.weight.weight == 0.5
     with pytest.raises(MixreorgError, match=r"objective\.multi_labl is not a field of GroupViTConfig; did you mean"):
         TrainConfig().with_overrides(["objective.kind=groupvit", "objective.multi_labl.weight.weight=0.5"])
+    with pytest.raises(MixreorgError, match=r"objective\.mixed\.kind is not a field of WeightSchedule"):
+        TrainConfig().with_overrides(["objective.mixed.kind=x"])
+    with pytest.raises(MixreorgError, match=r"objective\.foo is not a field of MixReorgConfig"):
+        TrainConfig().with_overrides(["objective.foo.kind=x"])
     merged = merge(TrainConfig().to_dict(), {"objective": {"kind": "groupvit"}})
     assert TrainConfig.from_dict(merged).objective == GroupViTConfig()
 

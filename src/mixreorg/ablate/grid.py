@@ -166,7 +166,7 @@ def _expand(name: str, config: RowConfig, spec: AblationSpec) -> list[PlannedRow
                 section=config.section,
                 recipe=config.recipe,
                 world=config.world,
-                settings={**spec.set, **config.set, **chosen},
+                settings=merge(merge(spec.set, config.set), chosen),
                 seeds=spec.seeds if config.seeds is None else config.seeds,
                 baseline=spec.baseline if config.baseline is None else config.baseline,
             )

@@ -147,6 +147,7 @@ def _commands(results: AblationResults) -> str:
     worlds = "\n".join(escape(command) for world in results.worlds for command in world.commands)
     runs = "\n".join(escape(run.command) for run in results.runs)
     return (
-        "<section>\n<h2>Run it again</h2>\n<p>Each run by itself, in an empty folder; the worlds first.</p>\n"
+        "<section>\n<h2>Run it again</h2>\n<p>Each run by itself, in an empty folder; the worlds first. Paths of data "
+        "that exist are as the ablation has them: relative ones hold where it was called.</p>\n"
         f"<details>\n<summary>Commands</summary>\n<pre><code>{worlds}\n{runs}</code></pre>\n</details>\n</section>"
     )

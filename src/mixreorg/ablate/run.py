@@ -20,11 +20,12 @@ from mixreorg.ablate.worlds import make_world, world_paths
 from mixreorg.config import differences
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
+from mixreorg.train.card import CARD, read_card
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device
 from mixreorg.train.planning.hardware import available_device
 from mixreorg.train.run_lock import RunLock
-from mixreorg.train.setup import FREE, FREE_DATA
+from mixreorg.train.setup import FREE, FREE_DATA, open_source
 from mixreorg.train.stopping import Stop
 
 CONFIG, JOB, LOG = "ablate_config.json", "ablate_measure.json", "ablate.log"
@@ -74,6 +75,7 @@ def run_ablation(
     jobs = {run.folder: _measure_job(spec, run) for run in runs}
     for run in runs:
         _check_unchanged(out, run)
+    _check_same_pairs(spec, runs, out)
     lock = RunLock(out)
     lock.acquire()
     try:
@@ -115,6 +117,24 @@ def _check_unchanged(out: Path, run: PlannedRun) -> None:
             f"{run.name}: {out / run.folder} holds a run with another {', '.join(changed[:5])}; give the row another "
             "name, or remove that folder"
         )
+
+
+def _check_same_pairs(spec: AblationSpec, runs: Sequence[PlannedRun], out: Path) -> None:
+    """What was trained on data that exist must have been trained on the pairs that are there now, wherever they lie."""
+    for name, world in spec.worlds.items():
+        trained = [run for run in runs if run.row.world == name and (out / run.folder / CARD).is_file()]
+        if world.preset is not None or not trained:
+            continue  # made worlds are compared by what they are made of
+        pairs = open_source(trained[0].config)
+        fingerprint = pairs.fingerprint()
+        for run in trained:
+            data = read_card(out / run.folder).data
+            if data.fingerprint not in (None, fingerprint):
+                raise MixreorgError(
+                    f"{run.name}: {out / run.folder} holds a run that was trained on other caption pairs than those of "
+                    f"world {name}: {data.num_pairs:,} then, {len(pairs):,} now, or others of the same number; restore "
+                    "them, give the row another name, or remove that folder"
+                )
 
 
 def _compared(config: dict[str, object]) -> dict[str, object]:

@@ -51,9 +51,11 @@ def scenes_config(name: str, world: WorldConfig) -> ScenesConfig:
     """What the scenes of a world that is made look like.
 
     Raises:
-        MixreorgError: no such preset or setting.
+        MixreorgError: no such preset or setting, or the seed among the settings.
     """
     source = f"world {name}"
+    if "seed" in world.set:
+        raise MixreorgError(f"{source}: seed is not set here but by the seed of the world, beside set")
     try:
         config = preset(str(world.preset))
     except MixreorgError as error:

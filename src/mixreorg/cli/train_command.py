@@ -50,6 +50,11 @@ def train(
 
     if resume == "auto" and recipe is None and config is None:
         config = out / "train_config.json"
+        if not config.exists():
+            raise MixreorgError(
+                f"{out} holds no run to go on with; correct --out, or name a recipe (--recipe scenes_mixreorg) or a "
+                "configuration file (--config run.yaml) to start one there"
+            )
     if recipe is None and config is None:
         raise MixreorgError("name a recipe (--recipe scenes_mixreorg) or a configuration file (--config run.yaml)")
     changes: dict[str, object] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from mixreorg.data.problems import Problem, Problems, UnusableSampleError
 from mixreorg.data.shards import content_hash
 from mixreorg.errors import MixreorgError
+from mixreorg.files import exists
 
 CAPTIONS_SUFFIXES = (".csv", ".tsv", ".jsonl")
 IMAGE_COLUMNS = ("image", "file_name", "filepath")
@@ -43,12 +44,21 @@ class CaptionsFile:
         """Bytes of the image file, and the caption.
 
         Raises:
-            UnusableSampleError: the image file cannot be read.
+            UnusableSampleError: the image file is gone.
+            MixreorgError: the storage cannot be read. What passes must not leave out pairs for the rest of a run.
         """
+        path = self._folder / self._images[index]
         try:
-            return (self._folder / self._images[index]).read_bytes(), self._captions[index]
+            return path.read_bytes(), self._captions[index]
         except OSError as error:
-            raise UnusableSampleError("no image") from error
+            is_gone = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+            # Where a mount is lost, every file is missing.
+            if is_gone and exists(Path(self.name)):
+                raise UnusableSampleError("no image") from error
+            missing = f", and its captions file {self.name} is missing too" if is_gone else ""
+            raise MixreorgError(
+                f"cannot read {path}: {error.strerror or error}{missing}; it must stay in place while it is used"
+            ) from error
 
     def caption(self, index: int) -> str:
         """The caption alone."""

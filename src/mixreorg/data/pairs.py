@@ -99,7 +99,7 @@ class PairSource:
             The pair, or None when its image or caption is damaged or empty, which ``problems`` then counts.
 
         Raises:
-            MixreorgError: the shard can no longer be read.
+            MixreorgError: the shard or image file can no longer be read.
         """
         result = self._read(index, decode_image)
         if isinstance(result, Problem):
@@ -123,7 +123,7 @@ class PairSource:
             ``problems``, but a worker process has a copy of its own: hand them over with the batch.
 
         Raises:
-            MixreorgError: no pair can be used, or a shard can no longer be read.
+            MixreorgError: no pair can be used, or a shard or image file can no longer be read.
         """
         met: list[Problem] = []
         for step in range(len(self)):

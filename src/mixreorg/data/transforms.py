@@ -28,7 +28,8 @@ class ImageTransformConfig(StrictConfig):
     image_size: int = Field(224, gt=0)
     """Side of the square that the model sees, in pixels."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest share of the picture's area in the crop; (1, 1) for the whole picture."""
+    """Smallest and largest share of the picture's area in the crop; (1, 1) for the largest crop that ``crop_ratio``
+    allows, which is the whole picture where its own ratio is allowed."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of the crop."""
     flip: bool = True

@@ -73,8 +73,7 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
     console = console or Console(stderr=True)
     out, size = out.resolve(), FAST if fast else FULL
     processes = _default_processes() if processes is None else processes
-    if processes < 1 or scenes_mixreorg().batch_size % processes:
-        raise MixreorgError(f"--processes {processes}: {scenes_mixreorg().batch_size} pairs a step must divide by it")
+    _check_processes(processes)
     counts = SceneCounts(size.num_train, size.num_val, size.num_test)
     scenes = ensure_scenes(easy(), out / "scenes", counts, console)
     tokenizer = out / "tokenizer.json"
@@ -93,6 +92,15 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
         highlight=False,
     )
     return page
+
+
+def _check_processes(processes: int) -> None:
+    """Groups that are mixed stay together, so processes share whole ones."""
+    recipe = scenes_mixreorg()
+    assert isinstance(recipe.objective, MixReorgConfig)
+    groups = recipe.batch_size // recipe.objective.group_size
+    if processes < 1 or groups % processes:
+        raise MixreorgError(f"--processes {processes}: the {groups} groups of a step must divide by it")
 
 
 def _add_seconds(path: Path, seconds: float) -> float:

@@ -102,24 +102,36 @@ def one_segment(segments: float, run: TrainConfig) -> str:
     )
 
 
-def mixed_at_chance(accuracy: float, mixing: MixReorgConfig) -> str:
+def mixed_at_chance(accuracy: float, mixing: MixReorgConfig, run: TrainConfig) -> str:
     """The mixed masks are no better than guesses."""
+    easier = []
+    if 2 * mixing.block < min(run.model.image.grid):
+        easier.append(f"larger mixing units (--set objective.block={2 * mixing.block})")
+    if mixing.group_size > 2:
+        fewer = "--set objective.group_size=2"
+        if (mixing.mixed_per_group or 0) > 2:
+            fewer += " --set objective.mixed_per_group=2"
+        easier.append(f"fewer images ({fewer})")
+    later = max(min(5000, run.steps // 4), 2 * mixing.mixed.start_step)
+    remedies = [f"{' or '.join(easier)} would be easier"] if easier else []
+    remedies.append(f"--set objective.mixed.start_step={later} lets recognition come first")
     return (
         f"the mixed-mask accuracy is {accuracy:.2f}, and guessing among {mixing.group_size} images gives "
-        f"{1 / mixing.group_size:.2f}: the mixed branch learns nothing. Larger mixing units are easier (--set "
-        f"objective.block={2 * mixing.block}), so are fewer images (--set objective.group_size=2); --set "
-        "objective.mixed.start_step=5000 lets recognition come first"
+        f"{1 / mixing.group_size:.2f}: the mixed branch learns nothing. In a new run {'; '.join(remedies)}"
     )
 
 
 def mixed_leak(accuracy: float, loss: float, mixing: MixReorgConfig) -> str:
     """The mixed masks are too good to be a sign of segmentation."""
     local, window = max(mixing.num_contextual_blocks, 1), mixing.block
+    # Local blocks hold no group tokens to take the mean of.
+    learned = " --set objective.mixed_group_tokens=learned" if mixing.mixed_group_tokens == "mean" else ""
     return (
         f"the mixed masks are nearly solved (accuracy {accuracy:.2f}, loss {loss:.2g}) while patches meet their whole "
         "image before or between the mixed blocks: they may carry its identity, and then this says nothing of "
         "segmentation. Trust the validation mIoU alone; to close the shortcut, start a new run with --set "
         f"model.image.num_local_blocks={local} --set model.image.local_window={window} --set objective.combine=none"
+        f"{learned}"
     )
 
 

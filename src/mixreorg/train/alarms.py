@@ -211,7 +211,8 @@ class Alarms:
         skill = (accuracy - chance) / (1 - chance)
         if step > mixing.mixed.start_step + mixing.mixed.ramp_steps:
             bad = skill < self._config.chance_margin
-            yield _Finding("mixed_at_chance", "mixed_mask_accuracy", bad, texts.mixed_at_chance(accuracy, mixing))
+            message = texts.mixed_at_chance(accuracy, mixing, self._run)
+            yield _Finding("mixed_at_chance", "mixed_mask_accuracy", bad, message)
         if _shares_context(mixing, self._run):
             bad = skill > self._config.leak_accuracy
             yield _Finding("mixed_leak", "mixed_mask_accuracy", bad, texts.mixed_leak(accuracy, loss, mixing))

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,6 +85,9 @@ class RunCard(StrictConfig):
     """Training loss at some of the logged steps, closer together at the beginning."""
     scaler: dict[str, int | float] | None
     """State of the loss scaling that fp16 needs."""
+    earlier_steps: dict[int, int] = Field(default_factory=dict)
+    """Values that ``steps`` had before the run was made longer or shorter, by the finished steps up to which each
+    held: the learning rate followed them in turn."""
     config: TrainConfig
 
     def describe(self) -> str:
@@ -105,6 +109,7 @@ def make_card(
     metrics: dict[str, float],
     scaler: dict[str, float] | None,
     losses: dict[int, float | None],
+    earlier_steps: Mapping[int, int] | None = None,
 ) -> RunCard:
     """Describe a run as it stands.
 
@@ -116,6 +121,7 @@ def make_card(
         metrics: of the evaluation at this step, if there was one.
         scaler: state of the loss scaling, if there is one.
         losses: by step, as :func:`logged_losses` reads them; some are kept.
+        earlier_steps: from :func:`earlier_steps`, where the run is a resumed one.
     """
     return RunCard(
         format=FORMAT,
@@ -130,6 +136,7 @@ def make_card(
         metrics=dict(metrics),
         losses=_thin_out(losses),
         scaler=dict(scaler) if scaler else None,
+        earlier_steps=dict(earlier_steps or {}),
         config=config,
     )
 
@@ -156,6 +163,18 @@ def read_card(path: Path) -> RunCard:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise MixreorgError(f"{path} is not a run card ({FORMAT}); give the {CARD} of a run or checkpoint folder")
     return RunCard.from_dict(content, source=str(path))
+
+
+def earlier_steps(card: RunCard, steps: int) -> dict[int, int]:
+    """What the cards of a run say of earlier values of ``steps`` once it goes on.
+
+    Args:
+        card: of the checkpoint that it goes on from.
+        steps: of the run from now on.
+    """
+    # What no step was trained with held for none.
+    held = {card.step: card.config.steps, **card.earlier_steps}
+    return {step: held[step] for step in sorted(held) if step < card.step or held[step] != steps}
 
 
 def logged_losses(log: Path, last_step: int) -> dict[int, float | None]:

@@ -35,7 +35,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import load_weights, read_tensors, save_model, save_tensors
-from mixreorg.train.card import CARD, RunFacts, logged_losses, make_card, read_card
+from mixreorg.train.card import CARD, RunFacts, earlier_steps, logged_losses, make_card, read_card
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.integrity import damage, seal, sync
 
@@ -84,6 +84,7 @@ class CheckpointStore:
         self.folder = run / "checkpoints"
         self._opened = time.monotonic()
         self._seconds_before = 0.0
+        self._earlier_steps: dict[int, int] = {}
 
     def save(
         self, objective: nn.Module, model: DualEncoder, optimizer: torch.optim.Optimizer, progress: Progress
@@ -153,6 +154,7 @@ class CheckpointStore:
             objective.load_state_dict(state, strict=False)
         _restore_optimizer(objective, optimizer, read_tensors(checkpoint / "optimizer.safetensors"))
         self._seconds_before = card.seconds
+        self._earlier_steps = earlier_steps(card, self.config.steps)
         return card.step
 
     def _write(
@@ -177,6 +179,7 @@ class CheckpointStore:
             metrics=progress.metrics,
             scaler=progress.scaler,
             losses=logged_losses(self.run / "log.jsonl", progress.step),
+            earlier_steps=self._earlier_steps,
         )
         write_json(folder / CARD, card.to_dict())
         seal(folder)

@@ -143,6 +143,12 @@ class TrainConfig(StrictConfig):
                     f"engine.chunk {self.engine.chunk} must be a multiple of objective.group_size "
                     f"{self.objective.group_size}: images mixed together are encoded together"
                 )
+            grid = min(self.model.image.grid)
+            if self.objective.group_size > 1 and self.objective.block >= grid:
+                raise ValueError(
+                    f"objective.block {self.objective.block} leaves nothing to mix: the {grid} x {grid} patches of an "
+                    "image need at least two mixing units a side"
+                )
             depth = self.model.image.depths[0]
             if self.objective.num_contextual_blocks > depth:
                 raise ValueError(

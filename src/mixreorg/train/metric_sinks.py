@@ -285,8 +285,9 @@ class ConsoleSink:
         self._print(f"{self._at(step)}  " + "  ".join(parts))
 
     def alarm(self, step: int, alarm: Alarm) -> None:
-        """Print the alarm in yellow."""
-        self._print(f"{self._at(step)}  {alarm.message}", style="yellow")
+        """Print the alarm in yellow, unless the error that it stops the run with says the same."""
+        if alarm.kind != "not_finite":
+            self._print(f"{self._at(step)}  {alarm.message}", style="yellow")
 
     def close(self) -> None:
         """Nothing is held open."""

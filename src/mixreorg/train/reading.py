@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -14,6 +15,10 @@ from mixreorg.errors import MixreorgError
 from mixreorg.text.noun_prompts import NounPrompter
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
+
+
+class DeadReaderError(MixreorgError):
+    """A reading process died. Where a run is asked to stop, that is the end of the whole group and no failure."""
 
 
 class BatchReader:
@@ -55,7 +60,7 @@ class BatchReader:
             collate_fn=collate,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_leave_signals,
             # A forked worker ends with the process it reads for, also when that one is killed; one that a fork
             # server started, the default of newer Pythons, would not.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -72,7 +77,8 @@ class BatchReader:
         """The next batch.
 
         Raises:
-            MixreorgError: the data can no longer be read, or a worker process died.
+            DeadReaderError: a worker process died.
+            MixreorgError: the data can no longer be read.
         """
         try:
             return next(self._batches)
@@ -86,12 +92,18 @@ class BatchReader:
             if not self._workers or str(error).startswith("Caught "):
                 raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise MixreorgError(
+            raise DeadReaderError(
                 f"a reading process died ({reason}), perhaps for lack of memory; go on with "
                 "--resume auto, with fewer reading processes (--set data.num_workers=...) if it happens again"
             ) from error
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Reading processes leave Ctrl-C to the training process, which still needs its next batch to stop."""
+def _leave_signals(worker: int) -> None:
+    """Reading processes leave Ctrl-C and SIGTERM to the training process, which still needs its next batch to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The first SIGTERM goes to the whole group. The loader sends one more to a process that does not end with it.
+    signal.signal(signal.SIGTERM, _end_next_time)
+
+
+def _end_next_time(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

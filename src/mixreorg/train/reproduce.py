@@ -80,9 +80,10 @@ def reproduce(
         console: where the findings go; standard error by default.
 
     Raises:
-        MixreorgError: no card, other data, or nothing to compare.
+        MixreorgError: no card, the card of a run that was made longer or shorter, other data, or nothing to compare.
     """
     card = read_card(source)
+    _check_steps(card)
     folder = source if source.is_dir() else source.parent
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise MixreorgError(f"{out} holds the card itself; choose another --out for its reproduction")
@@ -131,6 +132,17 @@ def compare(expected: Mapping[Key, float | None], found: Mapping[Key, float | No
             detail = f"; largest difference at {name.format(key)}: {before} then, {after} now"
     verdict: Verdict = "bit-equal" if not detail else "within 1e-5" if worst <= TOLERANCE else "different"
     return Comparison(verdict, len(expected), detail)
+
+
+def _check_steps(card: RunCard) -> None:
+    """A run whose ``steps`` changed followed several learning rates, of which a configuration holds the last."""
+    if card.earlier_steps:
+        held = ", then ".join(f"{steps:,} up to step {step:,}" for step, steps in card.earlier_steps.items())
+        raise MixreorgError(
+            f"the run was made longer or shorter on the way (steps was {held}, then {card.config.steps:,}), and its "
+            "learning rate followed each value in turn, so no single run repeats it; reproduce a checkpoint of its "
+            f"first {min(card.earlier_steps):,} steps, if there is one, or an unchanged run"
+        )
 
 
 def _expected_losses(card: RunCard, until: int) -> dict[int, float | None]:

@@ -19,7 +19,7 @@ from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.terms import LossTerms
 from mixreorg.randomness import sample_keys
-from mixreorg.train.alarms import Alarms
+from mixreorg.train.alarms import Alarm, Alarms
 from mixreorg.train.card import RunFacts, read_card
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import TrainConfig
@@ -31,7 +31,7 @@ from mixreorg.train.optim import build_optimizer, learning_rate
 from mixreorg.train.planning.flops import flops_per_pair
 from mixreorg.train.planning.hardware import available_device, peak_flops
 from mixreorg.train.precision import has_bf16
-from mixreorg.train.reading import BatchReader
+from mixreorg.train.reading import BatchReader, DeadReaderError
 from mixreorg.train.run_lock import RunLock
 from mixreorg.train.setup import (
     Resume,
@@ -150,7 +150,7 @@ class _Run:
             self._say(f"{self.run} is finished: step {self.step} of {self.config.steps}")
             self.engine.close()
             return TrainOutcome(self.step, None, self.metrics)
-        sinks = self._sinks()
+        self.sinks = self._sinks()
         self._announce()
         peak = peak_flops(self.engine.device, self.config.precision)
         self.meter = Meter(
@@ -163,12 +163,12 @@ class _Run:
         )
         try:
             with StopSignals() as self.signals:
-                self._catch_up(sinks)
-                stopped, failure = self._train(sinks)
+                self._catch_up()
+                stopped, failure = self._train()
                 stopped = stopped or self._owes_evaluation()
                 self._save()
         finally:
-            for sink in sinks:
+            for sink in self.sinks:
                 sink.close()
         self._report_problems()
         if stopped and failure is None:
@@ -182,14 +182,14 @@ class _Run:
             raise failure
         return TrainOutcome(self.step, self.signals.asked if stopped else None, self.metrics)
 
-    def _catch_up(self, sinks: list[MetricSink]) -> None:
+    def _catch_up(self) -> None:
         """Do the evaluation that an earlier call was stopped in; its checkpoint gets it, and may be the best."""
         if self._owes_evaluation():
-            self._evaluate(sinks)
+            self._evaluate()
             self._save()
             self.meter.exclude_pause()
 
-    def _train(self, sinks: list[MetricSink]) -> tuple[bool, MixreorgError | None]:
+    def _train(self) -> tuple[bool, MixreorgError | None]:
         """Step until the last step is done, or any process was asked to stop or cannot go on.
 
         Returns:
@@ -208,6 +208,8 @@ class _Run:
             # Agreed on before the step: all processes then end with the same finished steps.
             stopped, failed = self._agree(failure is not None)
             if batch is None or stopped or failed:
+                if stopped and isinstance(failure, DeadReaderError):
+                    failure = None  # what ends the group ends its reading processes too
                 if failure is None and not stopped:
                     failure = MixreorgError("another process could not go on; its own message says why")
                 return True, failure
@@ -215,7 +217,7 @@ class _Run:
             self.terms = self._train_step(batch)
             self.step += 1
             self.meter.step_done()
-            self._after_step(self.terms, sinks)
+            self._after_step(self.terms)
         return False, None
 
     def _agree(self, failed: bool) -> tuple[bool, bool]:
@@ -244,16 +246,16 @@ class _Run:
         self.met.update(batch.problems)
         return terms
 
-    def _after_step(self, terms: LossTerms, sinks: list[MetricSink]) -> None:
+    def _after_step(self, terms: LossTerms) -> None:
         if self.step % self.config.log_every == 0 or self.step == self.last_step:
-            self._log(terms, sinks)
+            self._log(terms)
         if self._owes_evaluation():
-            self._evaluate(sinks)
+            self._evaluate()
         if self.step % self.config.checkpoint_every == 0 and self.step < self.last_step:
             self._save()
             self.meter.exclude_pause()
 
-    def _log(self, terms: LossTerms, sinks: list[MetricSink]) -> None:
+    def _log(self, terms: LossTerms) -> None:
         scalars = {"loss": terms.total.detach(), **terms.terms, **terms.diagnostics}
         values = torch.stack([value.float().to(self.engine.device) for value in scalars.values()])
         if world_size() > 1:
@@ -261,11 +263,14 @@ class _Run:
             values /= world_size()
         self._check_finite()
         metrics = {**dict(zip(scalars, values.tolist(), strict=True)), **self.meter.read()}
-        for sink in sinks:
+        for sink in self.sinks:
             sink.write(self.step, {f"train/{name}": value for name, value in metrics.items()})
-        for alarm in self.alarms.observe(self.step, metrics) if sinks else []:
-            for sink in sinks:
-                sink.alarm(self.step, alarm)
+        for alarm in self.alarms.observe(self.step, metrics) if self.sinks else []:
+            self._raise_alarm(alarm)
+
+    def _raise_alarm(self, alarm: Alarm) -> None:
+        for sink in self.sinks:
+            sink.alarm(self.step, alarm)
 
     def _check_finite(self) -> None:
         """Stop before anything that is not a number is logged as progress or saved as a checkpoint."""
@@ -278,6 +283,7 @@ class _Run:
         bad_loss, bad_gradient = self.engine.any_process([not good for good in finite])
         if bad_loss or bad_gradient:
             alarm = self.alarms.not_finite(self.step, "loss" if bad_loss else "gradient")
+            self._raise_alarm(alarm)
             newest = f"; the newest checkpoint is that of step {self.saved[0]:,}" if self.saved[0] else ""
             raise MixreorgError(f"{alarm.message}. Nothing of this was saved{newest}")
 
@@ -291,7 +297,7 @@ class _Run:
         due = self.step % self.config.evaluation.every == 0 or self.step == self.last_step
         return self.split is not None and self.step > 0 and due and not self._is_evaluated
 
-    def _evaluate(self, sinks: list[MetricSink]) -> None:
+    def _evaluate(self) -> None:
         """Evaluate the finished steps, unless any process is asked to stop meanwhile."""
         assert self.split is not None
         model = self.engine.snapshot().model
@@ -302,7 +308,7 @@ class _Run:
         if result is not None and not given_up:
             sum_over_processes(result, self.engine.device)
             self.metrics = {"step": float(self.step), **result.metrics()}
-            for sink in sinks:
+            for sink in self.sinks:
                 sink.write(self.step, {f"val/{name}": value for name, value in result.metrics().items()})
         self.meter.exclude_pause()
 

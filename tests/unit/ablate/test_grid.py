@@ -52,6 +52,10 @@ WRONG = {
     ),
     "preset": ({"worlds": {"tiny": {"preset": "eazy"}}}, "world tiny: .*did you mean 'easy'"),
     "scene setting": ({"worlds": {"tiny": {"preset": "easy", "set": {"sid": 1}}}}, "world tiny: sid is not a field"),
+    "seed of the scenes": (
+        {"worlds": {"tiny": {"preset": "easy", "set": {"seed": 5}}}},
+        "world tiny: seed is not set here but by the seed of the world",
+    ),
     "no training scenes": (
         {"worlds": {"tiny": {"preset": "easy", "train": 0}}},
         "row groupvit: world tiny needs training and validation scenes",
@@ -94,6 +98,14 @@ def test_a_row_overrules_what_is_set_for_all_and_may_have_its_own_seeds_and_base
     rows["mixreorg"] |= {"set": {"steps": 20}, "seeds": [7], "baseline": "mixreorg"}
     runs = [run for run in plan(make_spec(rows=rows)) if run.row.name == "mixreorg"]
     assert [(run.config.steps, run.config.seed, run.row.baseline) for run in runs] == [(20, 7, "mixreorg")]
+
+
+def test_sections_written_as_mappings_change_only_what_they_name():
+    rows = row(set={"optim": {"warmup_steps": 3}, "engine": {"compile": True}})["rows"]
+    (run, *_) = plan(make_spec(set={"steps": 12, "optim": {"lr": 1e-3}}, rows=rows))
+    base = recipe("scenes_groupvit")
+    assert run.config.optim == base.optim.updated(lr=1e-3, warmup_steps=3)
+    assert run.config.engine == base.engine.updated(compile=True)
 
 
 def test_a_grid_becomes_rows_named_by_their_values():

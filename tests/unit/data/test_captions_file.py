@@ -1,10 +1,13 @@
 """Captions files: csv, tsv and jsonl, with the names people give their columns, and with mistakes."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mixreorg.data.decode import decode_image
 from mixreorg.data.pairs import open_pairs
 from mixreorg.data.problems import Problem
 from mixreorg.errors import MixreorgError
@@ -69,3 +72,37 @@ def test_broken_captions_files_are_one_clear_error(tmp_path: Path, name: str, co
     with pytest.raises(MixreorgError, match=message) as caught:
         open_pairs(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_storage_that_cannot_be_read_for_a_while_replaces_no_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write_image(tmp_path / "1.png")
+    write_image(tmp_path / "2.png")
+    (tmp_path / "captions.csv").write_text("image,caption\n1.png,one\n2.png,two\n")
+    source = open_pairs(tmp_path)
+
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(MixreorgError, match=f"cannot read .*1.png: {os.strerror(number)}"):
+            source.read_or_next(0, decode_image)
+    pair, problems = source.read_or_next(0, decode_image)
+    assert (pair.caption, problems) == ("one", [])
+
+
+def test_a_missing_image_is_replaced_and_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_image(tmp_path / "mount" / f"{number}.png")
+    (tmp_path / "mount" / "captions.csv").write_text("image,caption\n1.png,one\n2.png,two\n")
+    source = open_pairs(tmp_path / "mount")
+    (tmp_path / "mount").rename(tmp_path / "lost")
+    with pytest.raises(MixreorgError, match=r"cannot read .*1\.png.* captions file .*captions\.csv is missing too"):
+        source.read_or_next(0, decode_image)
+    (tmp_path / "lost").rename(tmp_path / "mount")
+    (tmp_path / "mount" / "1.png").unlink()
+    pair, problems = source.read_or_next(0, decode_image)
+    assert (pair.caption, [problem.kind for problem in problems]) == ("two", ["no image"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixreorg.demo import run as demo_run
+from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 
 
@@ -21,3 +22,10 @@ def test_the_time_of_interrupted_calls_counts(tmp_path: Path, monkeypatch: pytes
             demo_run.run_demo(tmp_path, fast=True, processes=1)
         seconds.append(read_json(tmp_path / "seconds.json")["seconds"])
     assert seconds[0] < seconds[1] < seconds[2]
+
+
+@pytest.mark.parametrize("processes", [0, 3, 32])
+def test_processes_share_whole_groups(tmp_path: Path, processes: int) -> None:
+    with pytest.raises(MixreorgError, match=f"--processes {processes}: the 16 groups of a step must divide by it"):
+        demo_run.run_demo(tmp_path / "demo", fast=True, processes=processes)
+    assert not (tmp_path / "demo").exists()

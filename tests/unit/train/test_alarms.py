@@ -260,3 +260,30 @@ def test_every_suggested_setting_exists():
         assert suggested or alarm.kind == "slow", alarm.kind
         for assignment in suggested:
             FULL.with_overrides([assignment])
+
+
+@pytest.mark.parametrize(
+    ("changes", "accuracy", "said", "unsaid"),
+    [
+        (["objective.group_size=2"], 0.5, "objective.block=4", "group_size"),
+        (
+            ["objective.group_size=3", "objective.mixed_per_group=3", "objective.restored.weight=0"],
+            0.33,
+            "per_group=2",
+            "leak",
+        ),
+        (["objective.block=8"], 0.25, "objective.group_size=2", "objective.block"),
+        (["objective.block=8", "objective.group_size=2"], 0.5, "start_step=5000", "easier"),
+        (["objective.mixed_group_tokens=mean", "objective.num_contextual_blocks=2"], 0.99, "=learned", "easier"),
+    ],
+)
+def test_suggested_settings_change_something_and_fit_together(
+    changes: list[str], accuracy: float, said: str, unsaid: str
+):
+    run = FULL.with_overrides(changes)
+    found = raised(run, after(0, mixed_mask_accuracy=accuracy, mixed=0.2))
+    (message,) = [alarm.message for _, alarm in found if alarm.kind.startswith("mixed")]
+    assert said in message
+    assert unsaid not in message
+    suggested = re.findall(r"--set (\S+?=[^\s,;)]+)", message)
+    assert run.with_overrides(suggested) != run

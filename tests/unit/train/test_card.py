@@ -14,6 +14,7 @@ from mixreorg.train.card import (
     RunCard,
     RunFacts,
     _commit,
+    earlier_steps,
     logged_losses,
     make_card,
     read_card,
@@ -73,6 +74,16 @@ def test_a_card_keeps_few_losses_and_always_the_first_and_the_last(count: int) -
     if count == 2000:
         assert len(kept) >= 18
         assert sum(step < 1000 for step in kept) > sum(step >= 50_000 for step in kept)
+
+
+def test_a_card_says_up_to_which_step_each_earlier_value_of_steps_held() -> None:
+    assert earlier_steps(card(step=10), 100) == {}
+    assert earlier_steps(card(step=10), 200) == {10: 100}
+    assert earlier_steps(card(step=10, earlier_steps={4: 50}), 100) == {4: 50}
+    assert earlier_steps(card(step=10, earlier_steps={4: 50}), 200) == {4: 50, 10: 100}
+    # No step was trained with 100.
+    assert earlier_steps(card(step=10, earlier_steps={10: 50}), 200) == {10: 50}
+    assert earlier_steps(card(step=10, earlier_steps={10: 50}), 50) == {}
 
 
 def test_losses_are_read_from_a_log_that_was_cut(tmp_path: Path) -> None:
