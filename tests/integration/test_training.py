@@ -222,6 +222,14 @@ def test_weights_that_are_not_there_leave_no_run_behind(train_config: TrainConfi
     assert outcome.step == 1
 
 
+def test_a_warm_up_that_never_ends_is_told(train_config: TrainConfig, tmp_path: Path) -> None:
+    optim = train_config.optim.updated(warmup_steps=train_config.steps)
+    _, console = run(train_config.updated(optim=optim), tmp_path / "run")
+    assert f"never reaches its {optim.lr:g}; for a run this short take --set optim.warmup_steps=0" in console
+    _, console = run(train_config, tmp_path / "other")
+    assert "never reaches" not in console
+
+
 def test_a_log_record_says_how_the_run_goes(train_config: TrainConfig, tmp_path: Path) -> None:
     run(train_config.updated(steps=4), tmp_path / "run")
     record = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[2])

@@ -360,6 +360,13 @@ class _Run:
             f"{self.config.steps} steps of {self.config.batch_size} on {world_size()} x {self.engine.device.type}"
             + (f", resumed at step {self.step}" if self.step else "")
         )
+        optim = self.config.optim
+        if optim.warmup_steps >= self.config.steps:
+            self._say(
+                f"the learning rate rises for {optim.warmup_steps:,} steps and never reaches its {optim.lr:g}; for a "
+                f"run this short take --set optim.warmup_steps={self.config.steps // 20}",
+                style="yellow",
+            )
         if self.problems:
             self._say(self.problems.summary(), style="yellow")
 
