@@ -93,7 +93,8 @@ def convert_model(
             save_state(_contiguous(weights.state), weights.config, tokenizer, folder, weights.protocol, note)
         else:
             state = {name: tensor for name, tensor in weights.state.items() if name != MULTI_LABEL_SCALE}
-            save_tensors(_contiguous(to_hf(state)), folder / "model.safetensors", _metadata(weights, to))
+            note = {"format": "pt", **_metadata(weights, to)}
+            save_tensors(_contiguous(to_hf(state)), folder / "model.safetensors", note)
             write_hf_companions(weights.config, tokenizer, _dtype(weights.state), folder)
         _compare(weights, folder)
         _describe(weights, facts or CardFacts(), folder, out.name, is_hf=to == "hf")

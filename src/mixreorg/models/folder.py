@@ -63,13 +63,14 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: Mapping
     Args:
         tensors: contiguous, by name.
         path: the file.
-        metadata: texts for the header of the file.
+        metadata: texts for the header of the file, by default those that ``transformers`` asks for. The library writes
+            several in any order: with one alone, equal tensors give equal files.
 
     Raises:
         OSError: also where the library reports a full disk as an error of its own.
     """
     try:
-        save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
+        save_file(tensors, path, metadata=dict(metadata or {"format": "pt"}))
     except SafetensorError as error:
         raise OSError(str(error)) from error
 

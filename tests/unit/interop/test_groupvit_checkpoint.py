@@ -179,6 +179,10 @@ def test_a_saved_file_alone_says_what_its_tensors_do_not(
     (tmp_path / "alone").mkdir()
     for name in ("model.safetensors", "tokenizer.json"):
         shutil.copy(tmp_path / "model" / name, tmp_path / "alone")
+    for index in range(4):
+        save_model(model, tmp_path / str(index), {"name": "scenes"})
+        again = (tmp_path / str(index) / "model.safetensors").read_bytes()
+        assert again == (tmp_path / "model" / "model.safetensors").read_bytes()
     weights = read_groupvit(tmp_path / "alone" / "model.safetensors")
     assert weights.config == model.config
     assert weights.protocol == {"name": "scenes"}
