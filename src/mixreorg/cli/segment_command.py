@@ -241,6 +241,7 @@ def _scales(text: str) -> list[float]:
 
 def _load(model: str, device: str, options: dict[str, Any], calibration: Path | None, *, needs_classes: bool) -> Any:
     """A segmenter of either kind; an exported model is used without importing torch."""
+    from mixreorg.export.backends import require_cpu
     from mixreorg.export.runtime import ExportedSegmenter, find_export
     from mixreorg.segment.protocol import Protocol
 
@@ -248,8 +249,7 @@ def _load(model: str, device: str, options: dict[str, Any], calibration: Path | 
         return protocol.changed(options, "segment options")
 
     if find_export(Path(model)) is not None:
-        if device != "cpu":
-            raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
+        require_cpu(device)
         exported = ExportedSegmenter(model, changed, calibration=calibration)
         if needs_classes and exported.manifest.classes is None:
             raise MixreorgError(_NEEDS_CLASSES)

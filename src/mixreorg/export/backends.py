@@ -25,6 +25,16 @@ class Graph(Protocol):
         """Feed the one input ``name`` and return the named outputs."""
 
 
+def require_cpu(device: str) -> None:
+    """Refuse another device than the one that exports run on.
+
+    Raises:
+        MixreorgError: it is another.
+    """
+    if device != "cpu":
+        raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
+
+
 def load_graph(path: Path, threads: int | None = None) -> Graph:
     """Load ``*.onnx`` with ONNX Runtime, ``*.xml`` with OpenVINO, for the CPU.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mixreorg.errors import MixreorgError
+from mixreorg.export.backends import require_cpu
 from mixreorg.export.decoding import map_segments
 from mixreorg.export.runtime import ExportedSegmenter, find_export
 from mixreorg.segment.photos import read_photo
@@ -111,8 +112,7 @@ def _load_trained(model: str, device: str, window_batch: int) -> tuple["Segmente
 
 
 def _load_export(model: str, device: str, window_batch: int) -> tuple[ExportedSegmenter, Callable[..., Any]]:
-    if device != "cpu":
-        raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
+    require_cpu(device)
     segmenter = ExportedSegmenter(model, window_batch=window_batch)
     if segmenter.manifest.classes is not None:
         raise MixreorgError(f"{model} has its classes baked in, and callers name their own; export without --classes")
