@@ -75,11 +75,14 @@ def _facts(results: AblationResults) -> list[str]:
         for machine in machines
     ]
     codes = {(run.code.commit, run.code.dirty): None for run in finished}
-    sentences += [
-        f"Code: {commit or 'no checkout'}{' with uncommitted changes' if dirty else ''}." for commit, dirty in codes
-    ]
+    if codes:
+        sentences.append(f"Code: {', '.join(_code(commit, dirty) for commit, dirty in codes)}.")
     note = [results.budget_note] if results.budget_note else []
     return [*note, " ".join(sentences)]
+
+
+def _code(commit: str | None, dirty: bool) -> str:
+    return f"{commit or 'no checkout'}{' with uncommitted changes' if dirty else ''}"
 
 
 def _markdown_table(table: Table) -> str:

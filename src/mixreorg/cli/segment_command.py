@@ -241,7 +241,7 @@ def _scales(text: str) -> list[float]:
 
 def _load(model: str, device: str, options: dict[str, Any], calibration: Path | None, *, needs_classes: bool) -> Any:
     """A segmenter of either kind; an exported model is used without importing torch."""
-    from mixreorg.export.backends import require_cpu
+    from mixreorg.export.backends import needing_torch, require_cpu
     from mixreorg.export.runtime import ExportedSegmenter, find_export
     from mixreorg.segment.protocol import Protocol
 
@@ -256,15 +256,9 @@ def _load(model: str, device: str, options: dict[str, Any], calibration: Path | 
         return exported
     if needs_classes:
         raise MixreorgError(_NEEDS_CLASSES)
-    try:
+    with needing_torch(model):
         from mixreorg.interop.loading import load_model
         from mixreorg.segment.segmenter import Segmenter, default_protocol
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MixreorgError(
-            f"{model} is no export, and other models need torch; name what mixreorg export wrote, or install torch"
-        ) from error
 
     loaded = load_model(model, device)
     return Segmenter(loaded, changed(default_protocol(loaded)), calibration=calibration)

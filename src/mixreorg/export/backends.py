@@ -1,7 +1,8 @@
 """ONNX Runtime and OpenVINO behind one interface: named arrays in, named arrays out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,23 @@ def require_cpu(device: str) -> None:
     """
     if device != "cpu":
         raise MixreorgError(f"an exported model runs on the CPU, not on {device!r}; leave --device out")
+
+
+@contextmanager
+def needing_torch(model: str) -> Iterator[None]:
+    """Say what to do where torch is missing for a model that is no export; imports go inside.
+
+    Raises:
+        MixreorgError: it is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MixreorgError(
+            f"{model} is no export, and other models need torch; name what mixreorg export wrote, or install torch"
+        ) from error
 
 
 def load_graph(path: Path, threads: int | None = None) -> Graph:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mixreorg.errors import MixreorgError
-from mixreorg.export.backends import require_cpu
+from mixreorg.export.backends import needing_torch, require_cpu
 from mixreorg.export.decoding import map_segments
 from mixreorg.export.runtime import ExportedSegmenter, find_export
 from mixreorg.segment.photos import read_photo
@@ -84,7 +84,8 @@ def load(model: str, device: str, window_batch: int, max_pixels: int) -> ModelFa
         max_pixels: refuse larger photos.
 
     Raises:
-        MixreorgError: no such model, or an export that takes neither all names nor all shapes of photos.
+        MixreorgError: no such model, torch missing for it, or an export that takes neither all names nor all shapes
+            of photos.
     """
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     read = _load_trained if find_export(Path(model)) is None else _load_export
@@ -94,9 +95,10 @@ def load(model: str, device: str, window_batch: int, max_pixels: int) -> ModelFa
 
 
 def _load_trained(model: str, device: str, window_batch: int) -> tuple["Segmenter", Callable[..., Any]]:
-    from mixreorg.interop.loading import load_model
-    from mixreorg.segment import class_maps
-    from mixreorg.segment.segmenter import Segmenter
+    with needing_torch(model):
+        from mixreorg.interop.loading import load_model
+        from mixreorg.segment import class_maps
+        from mixreorg.segment.segmenter import Segmenter
 
     segmenter = Segmenter(load_model(model, device), window_batch=window_batch)
     whole = Segmenter(segmenter.model, _as_one_window(segmenter.protocol))

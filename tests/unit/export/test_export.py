@@ -503,6 +503,11 @@ def test_the_command_line_needs_no_torch_either(exports, tmp_path) -> None:
     assert "scenes-tiny is no export, and other models need torch" in " ".join(result.stderr.split())
 
 
+def test_the_process_of_the_server_says_that_torch_is_missing() -> None:
+    result = without_torch("from mixreorg.serve.worker import load\nload('scenes-tiny', 'cpu', 1, 10**6)")
+    assert "MixreorgError: scenes-tiny is no export, and other models need torch" in result.stderr
+
+
 def test_the_command_writes_what_it_says(model, tmp_path, capsys) -> None:
     save_model(model, tmp_path / "model")
     arguments = ["export", str(tmp_path / "model"), str(tmp_path / "out"), "--size", "64", "--precision", "fp16"]
