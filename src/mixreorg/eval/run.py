@@ -346,7 +346,11 @@ def _write_summary(out: Path, facts: Sequence[dict[str, Any]]) -> None:
         )
         for item in facts
     ]
-    write_text(out / "summary.md", f"# {facts[0]['model']['name']}\n\n{table(header, rows)}\n")
+    notes = "".join(f"- {item['benchmark']}: {line}\n" for item in facts for line in caveats(item))
+    write_text(
+        out / "summary.md",
+        f"# {facts[0]['model']['name']}\n\n{table(header, rows)}\n" + (f"\n{notes}" if notes else ""),
+    )
 
 
 def _model_name(model: str) -> str:

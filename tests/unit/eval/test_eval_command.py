@@ -268,6 +268,8 @@ def test_real_photos_under_two_benchmarks(tmp_path: Path, model: Path, shared: P
     summary = (out / "summary.md").read_text()
     assert with_background["protocol_hash"] in summary
     assert plain["protocol_hash"] in summary
+    for name in ("voc21", "voc20"):
+        assert f"- {name}: {caveat}\n" in summary
     with pytest.raises(MixreorgError, match="named twice"):
         run(model, "--benchmark", "voc12,voc21", "--data", shared / "data")
 
