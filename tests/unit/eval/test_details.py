@@ -196,6 +196,19 @@ def test_the_grouping_oracle_names_segments_as_well_as_can_be() -> None:
     assert (labels == large).all()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_grouping_oracle_gives_no_name_to_segments_without_truth(first: int) -> None:
+    """At another size scores blend at borders: a segment of ignored pixels alone takes nothing from its neighbours."""
+    truth = np.full((112, 112), -1, dtype=np.int32)
+    truth[4:32, 4:32], truth[52:100, 52:100] = first, 1 - first
+    plan = plan_windows(WINDOWED.updated(short_side=32), 112, 112)
+    rows = (np.arange(32) * 2 + 1) * 112 // 64
+    segments = torch.from_numpy(np.where(truth < 0, 2, truth)[rows[:, None], rows[None]].astype(np.int64))[None]
+    labels = grouping_oracle(WindowScores(segments, torch.zeros(1, 3, 2)), plan, truth, 2)
+    inside = truth >= 0
+    assert (labels == truth)[inside].mean() > 0.99
+
+
 def test_the_grouping_oracle_names_the_segments_of_tiles() -> None:
     truth = np.kron(np.arange(4).reshape(2, 2), np.ones((32, 32), dtype=np.int64)).astype(np.int32)
     plan = plan_windows(WINDOWED.updated(short_side=32, tile_scales=(2,), flip=True), 64, 64)
