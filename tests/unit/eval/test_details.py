@@ -93,6 +93,15 @@ def test_boundary_iou_by_the_papers_formula() -> None:
     assert boundary_reach(10, 10) == 1
 
 
+def test_boundary_iou_of_labels_that_cannot_end_where_the_truth_does() -> None:
+    """As documented: the edge of an object within ignored pixels is a border that a map of one class does not have."""
+    truth = np.full((100, 100), -1, dtype=np.int64)
+    truth[30:70, 30:70] = 0
+    counts = BoundaryCounts(1)
+    counts.add(truth, np.zeros_like(truth))
+    assert counts.mean_iou() == 0
+
+
 def test_perfect_labels_are_perfect_in_every_measure() -> None:
     random = np.random.default_rng(3)
     details = Details(4, has_background=True)
