@@ -22,6 +22,7 @@ class BoundaryCounts:
         The boundary region of a class is what of its mask lies within ``d`` pixels (chessboard distance) of
         another label or of the photo's edge, with d = 2 % of the diagonal and at least 1. Pixels without
         truth count in neither region, but their edge is a border of the truth: benchmarks mark borders by it.
+        Where the prediction has no background to end at that edge, 100 is out of reach even with every pixel right.
 
         Args:
             truth: ``[H, W]`` class indices; everything outside ``0 .. C - 1`` is left out.

@@ -14,8 +14,9 @@ def grouping_oracle(windows: WindowScores, plan: WindowPlan, truth: Mask, num_la
     """Label a photo by the truth as far as its segments allow.
 
     Every final segment of every window takes the true label that most of its pixels have (of equals the
-    first), pixels without truth left out; windows are then merged as predictions are. What is lost to 100
-    is the grouping's fault: borders, and classes that share a segment.
+    first), pixels without truth left out; windows are then merged as predictions are. A segment without any true
+    pixel takes no label, so that at its border it cannot win against one that has a label. What is lost to 100 is the
+    grouping's fault: borders, and classes that share a segment.
 
     Args:
         windows: the segment maps of ``plan.boxes``; scores are not looked at.
@@ -42,7 +43,8 @@ def grouping_oracle(windows: WindowScores, plan: WindowPlan, truth: Mask, num_la
             valid = (part >= 0) & (part < num_labels)
             cells = segments[valid] * len(present) + position[part[valid]]
             counts = np.bincount(cells, minlength=num_segments * len(present)).reshape(num_segments, -1)
-            votes[number, torch.arange(num_segments), torch.from_numpy(counts.argmax(axis=1))] = 1
+            named = torch.from_numpy(np.flatnonzero(counts.any(axis=1)))
+            votes[number, named, torch.from_numpy(counts.argmax(axis=1))[named]] = 1
     merged = merge_windows(WindowScores(windows.segment_map.cpu(), votes), plan, truth.shape[0], truth.shape[1])
     labels: IntArray = present[merged.label_map.numpy()]
     return labels

@@ -93,6 +93,15 @@ def test_boundary_iou_by_the_papers_formula() -> None:
     assert boundary_reach(10, 10) == 1
 
 
+def test_boundary_iou_of_labels_that_cannot_end_where_the_truth_does() -> None:
+    """As documented: the edge of an object within ignored pixels is a border that a map of one class does not have."""
+    truth = np.full((100, 100), -1, dtype=np.int64)
+    truth[30:70, 30:70] = 0
+    counts = BoundaryCounts(1)
+    counts.add(truth, np.zeros_like(truth))
+    assert counts.mean_iou() == 0
+
+
 def test_perfect_labels_are_perfect_in_every_measure() -> None:
     random = np.random.default_rng(3)
     details = Details(4, has_background=True)
@@ -194,6 +203,19 @@ def test_the_grouping_oracle_names_segments_as_well_as_can_be() -> None:
     maps = torch.stack([small[box.top : box.bottom, box.left : box.right] for box in plan.boxes])
     labels = grouping_oracle(WindowScores(maps, torch.zeros(len(maps), 4, 4)), plan, large, 4)
     assert (labels == large).all()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_grouping_oracle_gives_no_name_to_segments_without_truth(first: int) -> None:
+    """At another size scores blend at borders: a segment of ignored pixels alone takes nothing from its neighbours."""
+    truth = np.full((112, 112), -1, dtype=np.int32)
+    truth[4:32, 4:32], truth[52:100, 52:100] = first, 1 - first
+    plan = plan_windows(WINDOWED.updated(short_side=32), 112, 112)
+    rows = (np.arange(32) * 2 + 1) * 112 // 64
+    segments = torch.from_numpy(np.where(truth < 0, 2, truth)[rows[:, None], rows[None]].astype(np.int64))[None]
+    labels = grouping_oracle(WindowScores(segments, torch.zeros(1, 3, 2)), plan, truth, 2)
+    inside = truth >= 0
+    assert (labels == truth)[inside].mean() > 0.99
 
 
 def test_the_grouping_oracle_names_the_segments_of_tiles() -> None:

@@ -20,7 +20,7 @@ from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
 from mixreorg.eval.evaluators import load_function
 from mixreorg.eval.protocols import find_protocol, resolve_protocol
 from mixreorg.eval.report.published import published_numbers
-from mixreorg.eval.report.words import caveats, published_rows
+from mixreorg.eval.report.words import caveats, measure_rows, published_rows
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.convert import convert_model
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -289,6 +289,9 @@ def test_what_is_not_comparable_is_said() -> None:
     assert published_rows({**whole, **published, "protocol": by_hand})[0][3] == "groupvit, another threshold"
     assert caveats({**whole, "num_images": 3})[0].startswith("3 photos instead of 5,105 or 5,104")
     assert "instances JSON" in caveats({**whole, "masks": "instances"})[0]
+    measured = {**whole, "metrics": {"boundary_iou": 9.0}}
+    assert "without background" not in measure_rows(measured)[0][2]
+    assert "without background" in measure_rows({**measured, "protocol": {**protocol, "threshold_rule": "none"}})[0][2]
 
 
 def test_published_numbers_are_those_of_the_papers() -> None:

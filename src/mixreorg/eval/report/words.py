@@ -30,6 +30,9 @@ MEASURES = {
 _OTHER_MASKS = {"instances": "masks drawn from the instances JSON: close to published numbers, but not the same"}
 """What to say of masks that differ from the published ones, by their form."""
 
+_NO_BACKGROUND = "; without background, borders to pixels that do not count are borders of the truth alone: below 100"
+"""What to say of boundary IoU where every pixel takes a class, also those that have none in the truth."""
+
 _OTHER_THRESHOLDS = ("fixed", "calibrated")
 """Rules for a background threshold that is not the protocol's."""
 
@@ -86,7 +89,12 @@ def cost_line(facts: dict[str, Any]) -> str:
 def measure_rows(facts: dict[str, Any]) -> Rows:
     """Measure, percent, meaning."""
     metrics = facts["metrics"]
-    return [(label, number(metrics[name]), meaning) for name, (label, meaning) in MEASURES.items() if name in metrics]
+    notes = {"boundary_iou": _NO_BACKGROUND} if facts["protocol"]["threshold_rule"] == "none" else {}
+    return [
+        (label, number(metrics[name]), meaning + notes.get(name, ""))
+        for name, (label, meaning) in MEASURES.items()
+        if name in metrics
+    ]
 
 
 def class_rows(facts: dict[str, Any]) -> Rows:
