@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,11 @@ def plain_text(text: str) -> str:
 def plain_label(name: str) -> str:
     """The label of a row beside the axes, from a name that a user gave: short enough to leave them room."""
     return plain_text(name if len(name) <= _LABEL_LENGTH else name[: _LABEL_LENGTH - 1] + "…")
+
+
+def two_line_label(name: str) -> str:
+    """The label of a row that is high enough for two lines, each shorter than those of :func:`plain_label`."""
+    return plain_text("\n".join(textwrap.wrap(name, _LABEL_LENGTH - 8, max_lines=2, placeholder="…")))
 
 
 def to_svg(figure: "Figure", title: str) -> str:

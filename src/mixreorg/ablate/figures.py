@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
 from mixreorg.ablate.statistics import spread
 from mixreorg.ablate.tables import HEADLINE, metric_name
-from mixreorg.charts import INK, add_legend, new_axes, plain_label, plain_text
+from mixreorg.charts import INK, add_legend, new_axes, plain_text, two_line_label
 
 if TYPE_CHECKING:
     from mixreorg.charts import Figure
@@ -23,7 +23,7 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         rows: from top to bottom; the mean of a baseline is drawn through all of them.
         split: that was measured.
     """
-    figure, axes = new_axes(7.2, 0.9 + 0.38 * len(rows))
+    figure, axes = new_axes(7.2, 0.9 + 0.42 * len(rows))
     baselines = {row.baseline for row in rows}
     for place, row in enumerate(rows):
         values = list(results.by_seed(row.name, split.name, HEADLINE).values())
@@ -37,7 +37,7 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         axes.plot(values, [place + 0.24] * len(values), "o", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
         if row.name in baselines:
             axes.axvline(found.mean, color=color, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(rows)), [plain_label(row.label) for row in rows], color=INK)
+    axes.set_yticks(range(len(rows)), [two_line_label(row.label) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
     return figure

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ablation_kit import result_values, run_values, two_by_two
 
+from mixreorg.ablate.figures import row_chart
 from mixreorg.ablate.report import to_markdown, write_report
 from mixreorg.ablate.results import AblationResults, read_results, to_csv
 from mixreorg.ablate.run import report_ablations
@@ -157,6 +158,16 @@ def test_the_page_of_results_holds_every_file_with_its_pictures(file, tmp_path, 
     row = numbers["main"]["easy"]["mixreorg"]
     assert (row["method"], row["seeds"]) == ("mixreorg", [0, 1])
     assert row["runs"][1]["splits"]["test"]["foreground_miou"] == 29.0
+
+
+def test_charts_show_the_whole_label_of_a_row(file):
+    results = read_results(file)
+    label = "MixReorg with the multi-label loss, for 2,240 of $n$ steps"
+    rows = [results.rows[0].updated(label=label)]
+    (axes,) = row_chart(results, rows, results.splits[0]).axes
+    (shown,) = (tick.get_text() for tick in axes.get_yticklabels())
+    assert shown.replace("\n", " ") == label.replace("$", r"\$")
+    assert max(map(len, shown.splitlines())) < 40
 
 
 def test_rows_without_a_finished_run_are_named_instead_of_shown(file):
