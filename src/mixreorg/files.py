@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one: temporary file beside the target, then replace."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -40,6 +41,27 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        _remove_empty(new)
+
+
+def require_writable(path: Path) -> None:
+    """Find out whether a file can be written, before the work whose result it is to hold; an earlier file stays.
+
+    Raises:
+        MixreorgError: its folder cannot be created or written, or the path is a folder.
+    """
+    new: list[Path] = []
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        if new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise MixreorgError(f"cannot write {path}: {error.strerror or error}; name another place") from error
+    finally:
         _remove_empty(new)
 
 

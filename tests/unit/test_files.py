@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import folder_in_one_step, read_json, write_atomically, write_json, write_text, write_together
+from mixreorg.files import (
+    folder_in_one_step,
+    read_json,
+    require_writable,
+    write_atomically,
+    write_json,
+    write_text,
+    write_together,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -22,6 +30,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new" / "deeper" / "a.txt")
+    assert not list(tmp_path.iterdir())
+    write_text(tmp_path / "a.txt", "old")
+    require_writable(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    with pytest.raises(MixreorgError, match=r"a\.txt.b: Not a directory"):
+        require_writable(tmp_path / "a.txt" / "b")
+    with pytest.raises(MixreorgError, match="Is a directory; name another place"):
+        require_writable(tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MixreorgError("no"), KeyboardInterrupt()])

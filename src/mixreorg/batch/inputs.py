@@ -15,8 +15,10 @@ PHOTO_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".t
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 SUMMARY = "summary"
 """Stem of the files about all photos; no photo's results are called so."""
-RESULT_PICTURES = ("_labels.png", "_overlay.png")
-"""Ends of the names of pictures that are results; a JSON file of the same stem lies beside them."""
+RESULT_PICTURES = {"_labels.png": ".json", "_overlay.png": ".json", "_explain.png": "_explain.json"}
+"""Ends of the names of pictures that are results, each with that of the file which then lies beside it."""
+LABEL_FOLDER, LABELLED_VIDEO = "_labels", "_overlay.mp4"
+"""The same of the folder of a video's label maps and of the video beside it."""
 STANDARD_INPUT = "-"
 
 
@@ -88,11 +90,13 @@ def _require_some(argument: Path, found: Iterable[tuple[Path, PurePath]]) -> Seq
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """Photos in a folder and below."""
+    """Photos in a folder and below, and folders that cannot be read, which is told when they are."""
     results = _whole(out)
-    for parent, folders, files in os.walk(folder):
+    closed: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = [name for name in folders if not name.startswith(".") and _whole(Path(parent, name)) != results]
         yield from (path for path in (Path(parent, name) for name in files) if _is_photo(path))
+    yield from closed
 
 
 def _match(pattern: Path) -> Iterator[tuple[Path, PurePath]]:
@@ -108,8 +112,14 @@ def _is_photo(path: Path) -> bool:
     """Whether a file is one by its name, and no result of an earlier call, into whatever folder."""
     if path.name.startswith(".") or not path.name.lower().endswith(PHOTO_SUFFIXES):
         return False
-    stems = [path.name.removesuffix(end) for end in RESULT_PICTURES if path.name.endswith(end)]
-    return not any(path.with_name(f"{stem}.json").is_file() for stem in stems)
+    beside = [_beside(path, end, other) for end, other in RESULT_PICTURES.items()]
+    beside.append(_beside(path.parent, LABEL_FOLDER, LABELLED_VIDEO))
+    return not any(item is not None and item.is_file() for item in beside)
+
+
+def _beside(path: Path, end: str, other: str) -> Path | None:
+    """The path with another end of its name; None where it has not this one."""
+    return path.with_name(path.name.removesuffix(end) + other) if path.name.endswith(end) else None
 
 
 def _read_list(stream: BinaryIO) -> list[Path]:

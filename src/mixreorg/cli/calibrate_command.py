@@ -34,7 +34,7 @@ def calibrate(
     from mixreorg.data.progress import progress_bars
     from mixreorg.eval.calibrate import calibrate as calibrate_model
     from mixreorg.eval.voc_split import open_voc_split
-    from mixreorg.files import exists
+    from mixreorg.files import exists, require_writable
     from mixreorg.interop.loading import load_model
     from mixreorg.models.folder import resolve_model_folder
     from mixreorg.segment.calibration import CALIBRATION_FILE
@@ -45,6 +45,7 @@ def calibrate(
     if out is None and not (exists(Path(model)) and Path(model).is_dir()):
         raise MixreorgError(f"{model!r} is not a folder that a calibration could be put into; say where with --out")
     path = out or resolve_model_folder(Path(model)) / CALIBRATION_FILE
+    require_writable(path)
     opened = open_voc_split(data, split, max_images)
     segmenter = Segmenter(load_model(model, device), window_batch=window_batch)
     with progress_bars(Console(stderr=True), decimals=1) as progress:

@@ -128,8 +128,9 @@ def segment(
     summary.json and summary.csv about all photos. Photos whose results are there, made by the same model, classes and
     options, are kept. Exit code: 0, 2 where a photo failed or the input is wrong, 130 after an interruption.
     """
-    from mixreorg.batch.inputs import find_photos
+    from mixreorg.batch.inputs import SUMMARY, find_photos
     from mixreorg.batch.run import BatchJob
+    from mixreorg.files import require_writable
     from mixreorg.text.class_list import parse_class_list
 
     class_names = None if classes is None else parse_class_list(classes)
@@ -151,6 +152,7 @@ def segment(
     segmenter = _load(model, device, chosen, calibration, needs_classes=class_names is None)
     found = find_photos(photos, out, sys.stdin.buffer)
     # What no photo can change is refused at once.
+    require_writable(out / f"{SUMMARY}.json")
     checked = segmenter.request(class_names, **request)
     settings = {name: value for name, value in context.params.items() if name not in _NOT_SETTINGS}
     made_by = _made_by(segmenter, model, checked, settings)

@@ -56,6 +56,9 @@ def to_detections(regions: Sequence[Region]) -> "supervision.Detections":
 def to_coco_rle(regions: Sequence[Region], image_id: int) -> list[dict[str, Any]]:
     """One entry of a COCO result file per region, with a compressed run-length mask; ready for ``json.dump``.
 
+    Without a box, which pycocotools makes of the mask: beside one that is there, ``loadRes`` takes the area of the box
+    for that of the mask, and counts small regions as large.
+
     Raises:
         MixreorgError: the library is missing.
     """
@@ -67,7 +70,6 @@ def to_coco_rle(regions: Sequence[Region], image_id: int) -> list[dict[str, Any]
     for region in regions:
         # COCO counts runs column by column.
         encoded = coco.encode(np.asfortranarray(region.mask, dtype=np.uint8))
-        left, top, right, bottom = _box(region.mask)
         entries.append(
             {
                 "image_id": image_id,
@@ -76,7 +78,6 @@ def to_coco_rle(regions: Sequence[Region], image_id: int) -> list[dict[str, Any]
                 "score": region.score,
                 "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
                 "area": int(region.mask.sum()),
-                "bbox": [left, top, right - left, bottom - top],
                 "iscrowd": 0,
             }
         )

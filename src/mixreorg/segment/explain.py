@@ -274,7 +274,7 @@ class Explanation:
             ],
         }
 
-    def save(self, folder: Path, stem: str, photo_name: str | None = None) -> tuple[Path, Path]:
+    def save(self, folder: Path | str, stem: str, photo_name: str | None = None) -> tuple[Path, Path]:
         """Write ``STEM_explain.png`` and ``STEM_explain.json``, each whole or not at all.
 
         Args:
@@ -290,7 +290,7 @@ class Explanation:
         """
         name = photo_name or stem
         picture = self.picture(name)
-        paths = folder / f"{stem}_explain.png", folder / f"{stem}_explain.json"
+        paths = Path(folder, f"{stem}_explain.png"), Path(folder, f"{stem}_explain.json")
         write_atomically(paths[0], lambda path: picture.save(path, format="PNG"))
         write_json(paths[1], self.to_dict(name))
         return paths

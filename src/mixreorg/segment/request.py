@@ -95,7 +95,7 @@ class MaskRequest:
         if self.background == "auto":
             return self._choose_automatically(best_scores, pixels)
         if self.background is not None:
-            return BackgroundChoice("given", self.background, "given by hand")
+            return BackgroundChoice("given", float(self.background), "given by hand")
         if self.protocol.background_threshold is not None:
             return BackgroundChoice("protocol", self.protocol.background_threshold, "the protocol's")
         if self.has_background:

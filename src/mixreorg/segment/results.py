@@ -251,7 +251,7 @@ class Segmentation:
 
     def save(
         self,
-        folder: Path,
+        folder: Path | str,
         stem: str,
         photo: Image.Image,
         photo_name: str | None = None,
@@ -275,6 +275,7 @@ class Segmentation:
         """
         if not stem or Path(stem).name != stem:
             raise MixreorgError(f"{stem!r} cannot begin a file name; give a name without folders")
+        folder = Path(folder)
         paths = folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
         overlay = self.overlay(photo)
         write_atomically(paths[0], lambda path: self.label_image().save(path, format="PNG"))

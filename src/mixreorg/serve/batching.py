@@ -1,6 +1,7 @@
 """Requests that wait at the same time become one batch of the model."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from mixreorg.serve.worker import Job
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Waiting:
     job: Job[Any]
     num_pixels: int
@@ -50,7 +51,13 @@ class BatchingQueue:
         waiting = _Waiting(job, num_pixels, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
-        answer: T = await waiting.answer
+        try:
+            answer: T = await waiting.answer
+        except asyncio.CancelledError:
+            # Its photo would stay in memory until the model is free.
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiting)
+            raise
         return answer
 
     async def work(self) -> None:

@@ -1,5 +1,6 @@
 """What stands around all routes: limits of bodies, places and time, and headers that keep browsers at home."""
 
+import asyncio
 import json
 import os
 import time
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SEGMENT = "/segment"
+_CLIENT_LEFT = 499
+"""Status by which requests are counted whose client left before the answer; nginx calls it so, too."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
@@ -70,12 +73,27 @@ class Guard:
         start = time.perf_counter()
         try:
             async with self._service.admit():
-                await request.run(self._app)
+                await self._while_awaited(request)
         except RefusalError as error:
             await request.refuse(error)
         finally:
             # Without a status it is a defect, which the framework answers with 500 outside of this guard.
             self._service.metrics.count_request(request.status or 500, time.perf_counter() - start)
+
+    async def _while_awaited(self, request: "_Request") -> None:
+        """Serve a request until its client leaves: an answer that nobody reads takes no place from others."""
+        work, gone = asyncio.ensure_future(request.run(self._app)), asyncio.ensure_future(request.gone())
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            # Servers report clients as gone after a whole answer as well.
+            if work.done() or request.status:
+                await work
+            else:
+                request.status = _CLIENT_LEFT
+        finally:
+            work.cancel()
+            gone.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
 
 
 class _Request:
@@ -89,6 +107,13 @@ class _Request:
         self._limits = service.limits
         self._num_bytes = 0
         self._read: list[Message] = []
+        self._is_whole = asyncio.Event()
+
+    async def gone(self) -> None:
+        """Wait until the client is gone; the body is left to the application."""
+        await self._is_whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def read(self) -> bytes:
         """The body, which the application still receives; cut off where it is too large."""
@@ -116,6 +141,8 @@ class _Request:
             return self._read.pop(0)
         message = await self._receive()
         self._num_bytes += len(message.get("body", b""))
+        if not message.get("more_body"):
+            self._is_whole.set()
         # The rest of such a body is not read. What the application says of half a body is not sent.
         return {"type": "http.disconnect"} if self._is_too_large else message
 

@@ -1,7 +1,7 @@
 """The class-list syntax: names, synonyms and files of names, checked once and turned into one frozen type."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +56,19 @@ def parse_class_list(classes: str | Path | Sequence[str | ClassName]) -> tuple[C
 
     Raises:
         MixreorgError: no classes, an empty, over-long or unprintable name, a name or phrase that two classes
-            share (compared without case), or a file that cannot be read.
+            share (compared without case), a mapping or a set, or a file that cannot be read.
     """
     if isinstance(classes, Path):
         parsed = _read_file(classes)
     elif isinstance(classes, str):
         text = classes.strip()
         parsed = _read_file(Path(text[1:].strip())) if text.startswith("@") else _parse_text(text)
+    elif isinstance(classes, Mapping | Set):
+        # A set has another order in every process, and so other class indices; a mapping's phrases would be lost.
+        raise MixreorgError(
+            f"a class list cannot be a {type(classes).__name__}; give text or a list, for example ['dog', "
+            "'cat=cat|kitten']"
+        )
     else:
         parsed = _parse_entries((entry, f"entry {number}") for number, entry in enumerate(classes, start=1))
     if not parsed:

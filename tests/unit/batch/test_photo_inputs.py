@@ -1,7 +1,10 @@
 """Which photos arguments mean, and that no two results have one name."""
 
+import errno
 import io
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +49,31 @@ def test_results_of_an_earlier_call_are_no_photos(trip: Path) -> None:
         (trip / "masks" / name).touch()
     assert names(trip) == names("trip/**/*") == before
     assert names("trip/masks/top_labels.png") == ["top_labels"]
+
+
+def test_what_explain_and_video_wrote_is_no_photo(trip: Path) -> None:
+    before = names(trip)
+    (trip / "masks" / "clip_labels").mkdir(parents=True)
+    results = ("top_explain.png", "top_explain.json", "clip_overlay.mp4", "clip_labels/000000.png", "clip_labels/7.jpg")
+    for name in results:
+        (trip / "masks" / name).touch()
+    assert names(trip) == names("trip/**/*") == before
+    (trip / "masks" / "clip_overlay.mp4").unlink()
+    assert names(trip) == [*before[:-1], "masks/clip_labels/000000", "masks/clip_labels/7", before[-1]]
+
+
+def test_a_folder_that_cannot_be_read_is_told_with_the_photos(trip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, listed = trip / "b", os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [str(photo.path) for photo in find_photos([trip], Path("out"), NOTHING)] == [
+        *("trip/a/one.jpg", "trip/a/two.PNG", "trip/b", "trip/top.webp")
+    ]
 
 
 def test_results_into_the_folder_of_a_pattern_are_refused(trip: Path) -> None:

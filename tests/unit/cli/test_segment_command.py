@@ -121,3 +121,10 @@ def test_a_wrong_class_list_is_one_error_not_one_per_photo(trip: Path) -> None:
     with pytest.raises(MixreorgError, match="leave it out"):
         segmented("trip", "--background", 0.5, classes="background, dog")
     assert not (trip / "masks").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_photo(trip: Path) -> None:
+    Path("masks").write_text("a file")
+    with pytest.raises(MixreorgError, match=r"cannot write masks/summary.json: Not a directory; name another place"):
+        segmented("trip")
+    assert Path("masks").read_text() == "a file"

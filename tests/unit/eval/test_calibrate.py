@@ -166,6 +166,11 @@ def test_a_model_that_is_no_folder_needs_a_place_for_the_file(tmp_path: Path) ->
     assert "say where with --out" in str(run.exception)
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_any_photo(tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, ["calibrate", "missing", "--data", "missing", "--out", str(tmp_path)])
+    assert f"cannot write {tmp_path}: Is a directory; name another place" in str(run.exception)
+
+
 def test_one_class_is_compared_with_everyday_names(tmp_path: Path, tiny_model: DualEncoder) -> None:
     voc = sparse_voc(tmp_path / "voc")
     (voc / "classes.txt").write_text("background\ndog\n")

@@ -84,11 +84,23 @@ def test_coco_reads_our_run_lengths():
     for entry in entries:
         mask = labels == entry["category_id"]
         assert np.array_equal(coco.decode(entry["segmentation"]), mask)
-        assert entry["bbox"] == coco.toBbox(entry["segmentation"]).tolist()
         assert entry["area"] == coco.area(entry["segmentation"]) == mask.sum()
         assert (entry["image_id"], entry["iscrowd"]) == (42, 0)
     assert entries[0]["category_name"] == "dog"
     assert entries[0]["score"] == 0.75
+
+
+def test_coco_takes_the_area_of_the_mask_and_not_of_a_box():
+    from pycocotools.coco import COCO
+
+    labels = blobs(2)
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 42}], "categories": [{"id": index} for index in range(4)], "annotations": []}
+    truth.createIndex()
+    results = truth.loadRes(segmentation(labels).to_coco_rle(image_id=42))
+    assert [entry["area"] for entry in results.loadAnns([1, 2, 3])] == np.bincount(labels.ravel())[1:].tolist()
+    columns = np.flatnonzero((labels == 1).any(axis=0))
+    assert list(results.loadAnns([1])[0]["bbox"])[::2] == [columns[0], np.ptp(columns) + 1]
 
 
 @pytest.mark.parametrize("seed", range(8))

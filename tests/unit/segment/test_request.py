@@ -1,5 +1,7 @@
 """What a request makes of scores: rules for background, absent classes, negatives."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,13 @@ def test_the_protocol_of_a_result_has_the_threshold_given_by_hand() -> None:
         choice = asked.choose_background(SCORES, PIXELS)
         result = asked.finish(np.zeros((2, 2), dtype=int), np.zeros(3 + bool(choice), np.float32), choice, None)
         assert result.protocol.background_threshold == expected
+
+
+def test_a_threshold_of_numpy_can_be_written_as_json() -> None:
+    asked = request(background=np.float32(0.25))
+    choice = asked.choose_background(SCORES, PIXELS)
+    result = asked.finish(np.zeros((2, 2), dtype=int), np.zeros(4, np.float32), choice, None)
+    assert json.loads(json.dumps(result.to_dict()))["background"]["threshold"] == 0.25
 
 
 @pytest.mark.parametrize(

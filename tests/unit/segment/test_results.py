@@ -89,6 +89,7 @@ def test_saved_files_read_back(tmp_path):
     paths = segmentation.save(tmp_path / "new", "a photo", Image.new("RGB", (8, 4)), "a photo.jpg")
     assert [path.name for path in paths] == ["a photo_labels.png", "a photo_overlay.png", "a photo.json"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
+    assert segmentation.save(str(tmp_path / "new"), "a photo", Image.new("RGB", (8, 4)), "a photo.jpg") == paths
     with Image.open(paths[0]) as image:
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), segmentation.label_map)

@@ -1,5 +1,6 @@
 """The HTTP API as a client meets it."""
 
+import asyncio
 import base64
 import io
 import re
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -162,6 +164,34 @@ def test_no_place_and_no_time(make_service: Callable[..., Service], open_client:
         assert post(full).status_code == 200
         assert service._num_admitted == 0
     assert "within" in error_of(post(open_client(max_seconds=1e-4)), 504)
+
+
+def test_a_client_that_leaves_gives_its_place_back(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_seconds=10)
+    form = httpx.Request("POST", "http://a/segment", files={"photo": ("a.png", image_file())}, data={"classes": NAMES})
+    sent: list[Any] = []
+    waited: list[int] = []
+
+    async def leave() -> None:
+        messages = [{"type": "http.request", "body": form.read(), "more_body": False}]
+
+        async def receive() -> Any:
+            while not messages and not service.queue._waiting:
+                await asyncio.sleep(0.01)
+            waited.append(len(service.queue._waiting))
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(name.lower(), value) for name, value in form.headers.raw]
+        scope = {"type": "http", "method": "POST", "path": "/segment", "query_string": b"", "headers": headers}
+        # Nothing serves the queue here: while the client is there, it waits.
+        await create_app(service)(scope, receive, send)
+
+    asyncio.run(leave())
+    assert (waited, len(service.queue._waiting), service._num_admitted, sent) == ([0, 1], 0, 0, [])
+    assert b'mixreorg_requests_total{status="499"} 1.0' in service.metrics.as_text()[0]
 
 
 def test_a_defect_says_nothing_of_the_server(

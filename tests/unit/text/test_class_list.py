@@ -68,6 +68,8 @@ def test_a_thousand_classes_and_any_script():
         ("x" * 201, "201 characters; at most 200"),
         ("a=" + "x" * 201, "201 characters; at most 200"),
         (["dog", 3], "entry 2 of the class list is a int"),
+        ({"cat": ["kitten"]}, r"cannot be a dict; give text or a list, for example \['dog', 'cat=cat|kitten'\]"),
+        ({"dog", "cat"}, "cannot be a set; give text or a list"),
     ],
 )
 def test_clear_errors(classes, message):
