@@ -126,6 +126,13 @@ def test_a_run_goes_on_with_other_values_of_what_changes_no_number(train_config:
     assert check_run_folder(tmp_path, train_config.with_overrides(others), "auto")
 
 
+def test_names_with_square_brackets_are_told_as_they_are(train_config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text('{"image": "[red] a[/x].png", "caption": "a dog"}')
+    data = train_config.data.updated(train=(*train_config.data.train, str(tmp_path)))
+    _, console = run(train_config.updated(steps=1, data=data), tmp_path / "run")
+    assert console.count(f"no image: 1 ({tmp_path / 'captions.jsonl'} line 1 [red] a[/x].png)") == 2
+
+
 def test_a_missing_shard_is_an_error(train_config: TrainConfig, tmp_path: Path, world: Path) -> None:
     data = train_config.data.updated(train=(str(world / "shards" / "0000{0..2}.tar"),))
     with pytest.raises(MixreorgError, match=r"00002\.tar"):

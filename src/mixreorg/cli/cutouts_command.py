@@ -25,6 +25,8 @@ def cutouts(
     console = Console(stderr=True)
     counts = write_cutouts(open_voc_split(root, split), out, min_side, console)
     found = ", ".join(f"{name} {count}" for name, count in counts.pictures.items())
-    console.print(f"{sum(counts.pictures.values())} cut-outs in {out}: {found}", highlight=False, soft_wrap=True)
+    lines = [f"{sum(counts.pictures.values())} cut-outs in {out}: {found}"]
     if counts.other_classes:
-        console.print(f"not classes of the scenes: {', '.join(counts.other_classes)}", highlight=False, soft_wrap=True)
+        lines.append(f"not classes of the scenes: {', '.join(counts.other_classes)}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

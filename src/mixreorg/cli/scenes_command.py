@@ -40,13 +40,15 @@ def scenes(
     config = _configure(preset_name, classes, seed, image_size).with_overrides(setting or [])
     console = Console(stderr=True)
     folder = generate_scenes(config, out, train, val, test, workers=workers, overwrite=overwrite, console=console)
-    console.print(f"{train} training, {val} validation and {test} test scenes in {folder}", highlight=False)
+    made = f"{train} training, {val} validation and {test} test scenes in {folder}"
+    console.print(made, highlight=False, markup=False, soft_wrap=True)
     missing = read_json(folder / "scenes.json")["pictures"]["classes_without_picture"]
     if missing:
         names = textwrap.shorten(", ".join(missing), 300, placeholder=" ...")
         console.print(
             f"never drawn, for lack of a picture: {len(missing)} of {len(config.classes)} classes ({names})",
             highlight=False,
+            markup=False,
         )
 
 

@@ -90,6 +90,7 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
         f"{seconds:.0f} s: foreground mIoU {report['foreground_miou']:.1f} "
         f"(untrained {report['untrained_foreground_miou']:.1f}), page {page}",
         highlight=False,
+        markup=False,
     )
     return page
 

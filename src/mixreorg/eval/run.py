@@ -136,7 +136,8 @@ def run_evaluation(options: EvalOptions, load_model: LoadModel, console: Console
     facts = []
     for opened in tasks:
         task = opened
-        console.print(f"{task.split.name}: protocol {task.protocol.name}, {task.protocol.hash()}", highlight=False)
+        heading = f"{task.split.name}: protocol {task.protocol.name}, {task.protocol.hash()}"
+        console.print(heading, highlight=False, markup=False)
         make = MakeEvaluator(options, task.protocol, load_model)
         evaluator = _evaluator(make, model)
         if task.calibration is not None:
@@ -147,8 +148,8 @@ def run_evaluation(options: EvalOptions, load_model: LoadModel, console: Console
         official = _official_counts(task.name, options.split)
         facts.append(_write(task, counted, evaluator, {**description, "device": options.device}, official))
         for line in (headline(facts[-1]), *caveats(facts[-1])):
-            console.print(line, highlight=False, soft_wrap=True)
-        console.print(f"report: {task.folder / 'report.html'}", highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"report: {task.folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     if len(facts) > 1:
         _write_summary(options.out, facts)
     return facts

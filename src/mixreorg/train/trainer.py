@@ -173,10 +173,7 @@ class _Run:
         self._report_problems()
         if stopped and failure is None:
             done = "interrupted" if self.signals.asked == "interrupt" else "terminated"
-            self._say(
-                f"{done} after step {self.step}; continue with: mixreorg train --out {self.run} --resume auto",
-                soft_wrap=True,
-            )
+            self._say(f"{done} after step {self.step}; continue with: mixreorg train --out {self.run} --resume auto")
         self.engine.close()
         if failure is not None:
             raise failure
@@ -379,6 +376,7 @@ class _Run:
         if self.problems:
             self._say(self.problems.summary(), style="yellow")
 
-    def _say(self, text: str, style: str | None = None, *, soft_wrap: bool = False) -> None:
+    def _say(self, text: str, style: str | None = None) -> None:
+        # No markup: names of files and samples may hold square brackets.
         if rank() == 0:
-            self.console.print(text, style=style, highlight=False, soft_wrap=soft_wrap)
+            self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -60,7 +60,7 @@ def ensure_scenes(config: ScenesConfig, folder: Path, counts: SceneCounts, conso
         raise MixreorgError(
             f"{folder} holds other scenes (another {', '.join(changed[:5])}); choose another --out or remove the folder"
         )
-    console.print(f"using the scenes in {folder}", highlight=False)
+    console.print(f"using the scenes in {folder}", highlight=False, markup=False, soft_wrap=True)
     return folder
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mixreorg.train.planning.plan import MEASURED_FACTOR, Plan, Span
@@ -14,15 +15,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Print all of a plan."""
     machine, config = plan.machine, plan.config
     console.print(
-        f"[bold]{config.recipe}[/bold]: {config.steps:,} steps of {config.batch_size:,} pairs, {config.precision}, "
-        f"on {machine.devices} x {machine.title}: {plan.share:,} pairs each",
+        f"[bold]{escape(config.recipe)}[/bold]: {config.steps:,} steps of {config.batch_size:,} pairs, "
+        f"{config.precision}, on {machine.devices} x {machine.title}: {plan.share:,} pairs each",
         highlight=False,
         soft_wrap=True,
     )
     console.print(_parts(plan))
     console.print(_memory(plan))
     for line in in_words(plan):
-        console.print(f"- {line}", highlight=False, soft_wrap=True)
+        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def in_words(plan: Plan) -> Iterator[str]:
