@@ -15,6 +15,7 @@ from mixreorg.interop.loading import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
 from mixreorg.objectives.mixreorg import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.card import read_card
 from mixreorg.train.checkpoint import CheckpointStore, Progress
 from mixreorg.train.config import EvaluationConfig, TrainConfig
@@ -124,6 +125,22 @@ def test_a_run_goes_on_with_other_values_of_what_changes_no_number(train_config:
     write_json(tmp_path / "train_config.json", train_config.to_dict())
     others = ["keep_checkpoints=5", "log_every=7", "engine.chunk=4", "data.num_workers=1", "steps=13"]
     assert check_run_folder(tmp_path, train_config.with_overrides(others), "auto")
+
+
+def test_a_run_goes_on_with_its_own_tokenizer_alone(
+    train_config: TrainConfig, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    path = tmp_path / "words.json"
+    tokenizer.save(path)
+    config = train_config.updated(steps=1, data=train_config.data.updated(tokenizer=str(path)))
+    run(config, tmp_path / "run")
+    first, second, *others = tokenizer.merges
+    for merges in ([second, first, *others], [first]):
+        Tokenizer(merges, tokenizer.context_length).save(path)
+        with pytest.raises(MixreorgError, match=r"another tokenizer than data\.tokenizer holds now; put a copy of"):
+            run(config.updated(steps=2), tmp_path / "run", resume=True)
+    path.write_bytes((tmp_path / "run" / "checkpoints" / "step-00000001" / "tokenizer.json").read_bytes())
+    assert run(config.updated(steps=2), tmp_path / "run", resume=True)[0].step == 2
 
 
 def test_names_with_square_brackets_are_told_as_they_are(train_config: TrainConfig, tmp_path: Path) -> None:

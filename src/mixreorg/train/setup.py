@@ -95,6 +95,20 @@ def check_run_folder(run: Path, config: TrainConfig, resume: Resume) -> bool:
     return True
 
 
+def check_same_tokenizer(checkpoint: Path, tokenizer: Tokenizer) -> None:
+    """Another vocabulary under the old name would give the words other rows of the trained embedding.
+
+    Raises:
+        MixreorgError: the tokenizer is not the one that the checkpoint was trained with.
+    """
+    own = checkpoint / "tokenizer.json"
+    if Tokenizer.from_file(own).to_dict() != tokenizer.to_dict():
+        raise MixreorgError(
+            f"the run was started with another tokenizer than data.tokenizer holds now; put a copy of {own} in its "
+            "place, or start a new run folder"
+        )
+
+
 def check_same_data(checkpoint: Path, facts: RunFacts) -> None:
     """Other pairs or nouns under the old paths, or the old pairs with a shard missing, would make another run.
 
@@ -117,6 +131,9 @@ def check_same_data(checkpoint: Path, facts: RunFacts) -> None:
 def _check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
     """Resuming with another configuration would make a run that no single configuration describes."""
     current = config.to_dict()
+    # What the tokenizer decides: it is compared itself, with the copy beside the weights.
+    for name in ("vocab_size", "context_length", "end_id"):
+        current["model"]["text"][name] = saved["model"]["text"][name]
     # A run may also be made longer, and the list of its words may have moved.
     free, free_data = (*FREE, "steps", "data"), (*FREE_DATA, "nouns")
     changed = [name for name in current if name not in free and current[name] != saved[name]]

@@ -38,6 +38,7 @@ from mixreorg.train.setup import (
     build_objective,
     check_run_folder,
     check_same_data,
+    check_same_tokenizer,
     open_nouns,
     open_source,
     resolve,
@@ -124,6 +125,7 @@ class _Run:
         if checkpoint is None:
             self._initialise(model)
         else:
+            check_same_tokenizer(checkpoint, tokenizer)
             check_same_data(checkpoint, facts)
         self._claim_folder()
         model = model.to(self.engine.device)
