@@ -73,7 +73,7 @@ class Job:
     """Called when one of its processes has ended."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     job: Job
     slot: Slot
@@ -137,7 +137,12 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], folder: Path, tick: Cal
                     job = waiting.popleft()
                     stages = deque(job.stages)
                     running.append(_start(job, free.pop(0), stages.popleft(), stages, folder))
-                running = [left for item in running if (left := _look(item, folder, signals.asked is not None))]
+                for item in tuple(running):
+                    end = _poll(item)
+                    if end is not None:
+                        # Before anything can fail: a process that has ended is not ended again below.
+                        running.remove(item)
+                        running += _go_on(item, end, folder, signals.asked is not None)
                 tick()
                 time.sleep(POLL_SECONDS)
         finally:
@@ -165,29 +170,26 @@ def _start(job: Job, slot: Slot, stage: Stage, left: "deque[Stage]", folder: Pat
     return _Running(job, slot, process, stage, left)
 
 
-def _look(item: _Running, folder: Path, stopping: bool) -> _Running | None:
-    """See whether a process has ended, and go on with its job.
+def _go_on(item: _Running, end: Ended, folder: Path, stopping: bool) -> list[_Running]:
+    """Go on with the job of a process that has ended.
 
     Returns:
-        What runs now; None where the job is over.
+        What runs now; nothing where the job is over.
     """
-    end = _poll(item)
-    if end is None:
-        return item
     job = item.job
     job.ended(end, item.slot)
     if end.exit_code != 0:
         job.state = "stopped" if stopping else "failed"
         job.failure = "" if stopping else _tail(item.stage.log, end)
-        return None
+        return []
     if not item.left:
         job.state = "finished"
-        return None
+        return []
     if stopping:
         job.state = "stopped"
-        return None
+        return []
     stage = item.left.popleft()
-    return _start(job, item.slot, stage, item.left, folder)
+    return [_start(job, item.slot, stage, item.left, folder)]
 
 
 def _terminate(item: _Running) -> None:

@@ -125,6 +125,20 @@ def test_no_process_outlives_a_queue_that_fails(tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_no_process_outlives_an_account_that_cannot_be_written(tmp_path):
+    def full(end, slot):
+        raise MixreorgError("disk full")
+
+    # The first is over when the account of it fails, the second in the middle of its work.
+    other = "import os, time\nopen('part', 'w').write(str(os.getpid()))\nos.rename('part', 'pid')\ntime.sleep(60)"
+    jobs = [job(tmp_path, "a", "import os\nwhile not os.path.exists('pid'): pass"), job(tmp_path, "b", other)]
+    jobs[0].ended = full
+    with pytest.raises(MixreorgError, match="disk full"):
+        run_jobs(jobs, [PLAIN, Slot(None, 1, None)], tmp_path, lambda: None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_cores_and_devices_are_shared_out(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5, 6}, raising=False)
