@@ -20,6 +20,8 @@ from mixreorg.ablate.worlds import make_world, world_paths
 from mixreorg.config import differences
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
+from mixreorg.text.nouns import NounList
+from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.card import CARD, read_card
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.engine import Device
@@ -75,7 +77,7 @@ def run_ablation(
     jobs = {run.folder: _measure_job(spec, run) for run in runs}
     for run in runs:
         _check_unchanged(out, run)
-    _check_same_pairs(spec, runs, out)
+    _check_same_data(spec, runs, out)
     lock = RunLock(out)
     lock.acquire()
     try:
@@ -119,8 +121,8 @@ def _check_unchanged(out: Path, run: PlannedRun) -> None:
         )
 
 
-def _check_same_pairs(spec: AblationSpec, runs: Sequence[PlannedRun], out: Path) -> None:
-    """What was trained on data that exist must have been trained on the pairs that are there now, wherever they lie."""
+def _check_same_data(spec: AblationSpec, runs: Sequence[PlannedRun], out: Path) -> None:
+    """What was trained on data that exist must have been trained on the pairs and words that are there now."""
     for name, world in spec.worlds.items():
         trained = [run for run in runs if run.row.world == name and (out / run.folder / CARD).is_file()]
         if world.preset is not None or not trained:
@@ -135,6 +137,23 @@ def _check_same_pairs(spec: AblationSpec, runs: Sequence[PlannedRun], out: Path)
                     f"world {name}: {data.num_pairs:,} then, {len(pairs):,} now, or others of the same number; restore "
                     "them, give the row another name, or remove that folder"
                 )
+            _check_same_words(run, out / run.folder)
+
+
+def _check_same_words(run: PlannedRun, folder: Path) -> None:
+    """The tokenizer and the word list, which are known by their paths alone in the configuration."""
+    config, changed = run.config.data, []
+    copies = sorted((folder / "checkpoints").glob("step-????????/tokenizer.json"))
+    if copies and Tokenizer.from_file(copies[-1]).to_dict() != Tokenizer.named(config.tokenizer).to_dict():
+        changed.append(f"tokenizer than {config.tokenizer}")
+    nouns = read_card(folder).data.nouns
+    if nouns is not None and config.nouns and NounList.from_file(Path(config.nouns)).fingerprint() != nouns:
+        changed.append(f"word list than {config.nouns}")
+    if changed:
+        raise MixreorgError(
+            f"{run.name}: {folder} holds a run that was trained with another {' and another '.join(changed)} is now; "
+            "restore what it was trained with, give the row another name, or remove that folder"
+        )
 
 
 def _compared(config: dict[str, object]) -> dict[str, object]:

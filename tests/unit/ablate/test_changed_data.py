@@ -15,6 +15,8 @@ from mixreorg.ablate.results import read_results
 from mixreorg.ablate.spec import read_spec
 from mixreorg.data.pairs import open_pairs
 from mixreorg.errors import MixreorgError
+from mixreorg.text.nouns import NounList
+from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.card import RunFacts, make_card
 
 
@@ -77,3 +79,30 @@ def test_pairs_may_move(out: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs").rename(tmp_path / "moved")
     go_on(write_spec(tmp_path / "moved.json", tmp_path / "moved"), out)
     assert [run.num_pairs for run in read_results(out / "results.json").runs] == [2]
+
+
+def test_another_tokenizer_or_word_list_is_refused(out: Path, tmp_path: Path) -> None:
+    spec, words, nouns = tmp_path / "spec.json", tmp_path / "words.json", tmp_path / "nouns.txt"
+    values = json.loads(spec.read_text())
+    values["worlds"]["own"] |= {"tokenizer": str(words), "nouns": str(nouns)}
+    values["rows"]["groupvit"]["recipe"] = "scenes_groupvit_multilabel"
+    spec.write_text(json.dumps(values))
+    Tokenizer.train(["a dog", "a dog"], 520).save(words)
+    nouns.write_text("dog\ncat")
+    (run,) = plan(read_spec(spec))
+    folder = out / run.folder
+    (folder / ablation.CONFIG).write_text(json.dumps(run.config.to_dict()))
+    data = open_pairs(tmp_path / "pairs").fingerprint()
+    facts = RunFacts(data, 2, torch.device("cpu"), NounList.from_file(nouns).fingerprint())
+    card = make_card(run.config, facts, step=12, seconds=1.0, metrics={}, scaler=None, losses={})
+    (folder / "card.json").write_text(json.dumps(card.to_dict()))
+    copy = folder / "checkpoints" / "step-00000012" / "tokenizer.json"
+    Tokenizer.from_file(words).save(copy)
+    go_on(spec, out)
+    Tokenizer.train(["a cat", "a cat"], 520).save(words)
+    with pytest.raises(MixreorgError, match=r"groupvit, seed 0: .*another tokenizer than .*words\.json is now"):
+        go_on(spec, out)
+    Tokenizer.from_file(copy).save(words)
+    nouns.write_text("dog")
+    with pytest.raises(MixreorgError, match=r"another word list than .*nouns\.txt is now; restore what it was trained"):
+        go_on(spec, out)
