@@ -251,10 +251,17 @@ def content_hash(*parts: str | bytes) -> bytes:
     """16 bytes that identify texts and contents in their order."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
-        content = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        content = _bytes(part) if isinstance(part, str) else part
         state.update(len(content).to_bytes(8, "little"))
         state.update(content)
     return state.digest()
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")  # a name that is not UTF-8
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")  # half an emoji, as JSON may hold
 
 
 def _collect_members(

@@ -42,6 +42,15 @@ def test_captions_files(tmp_path: Path, name: str, content: str) -> None:
         assert source.problems.summary() == ""
 
 
+def test_half_an_emoji_is_a_caption_as_any_other(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png")
+    fingerprints = set()
+    for caption in (r"a dog \ud83d", r"a dog \ud83c", "a dog"):
+        (tmp_path / "captions.jsonl").write_text(f'{{"image": "1.png", "caption": "{caption}"}}')
+        fingerprints.add(open_pairs(tmp_path).fingerprint())
+    assert len(fingerprints) == 3
+
+
 def test_unusable_lines_of_captions_files_are_counted(tmp_path: Path) -> None:
     write_image(tmp_path / "1.png")
     table = "image,caption\n1.png,good\n1.png,\n2.png,missing file\n,no name\n1.png,cut, here\n1.png\n"
