@@ -10,7 +10,7 @@ import os
 import re
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -107,6 +107,8 @@ class _Members:
     image: Extent | None = None
     text: Extent | None = None
     metadata: Extent | None = None
+    dotted: list[str] = field(default_factory=list)
+    """Names of images with more dots than that of the suffix: further images of the sample, by webdataset's rule."""
 
 
 class Shard:
@@ -225,7 +227,9 @@ def scan_file(file: ShardFile) -> tuple[Shard, list[Problem]]:
     keys, rows = [], []
     for key, members in samples.items():
         if members.image is None:
-            found.append(Problem("no image", file.name, key))
+            found.extend(Problem("dots in name", file.name, name) for name in members.dotted)
+            if not members.dotted:
+                found.append(Problem("no image", file.name, key))
         elif members.text is None and members.metadata is None:
             found.append(Problem("no caption", file.name, key))
         else:
@@ -275,6 +279,8 @@ def _collect_members(
                 continue
             key, suffix = name[1], name[2].lower()
             kind = {"txt": "text", "json": "metadata"}.get(suffix, "image" if suffix in IMAGE_SUFFIXES else "")
+            if not kind and suffix.rpartition(".")[2] in IMAGE_SUFFIXES:
+                samples.setdefault(key, _Members()).dotted.append(member.name)
             # The last member of a truncated shard has a header but not all of its bytes.
             if not kind or member.offset_data + member.size > size:
                 continue

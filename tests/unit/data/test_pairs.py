@@ -257,6 +257,18 @@ def test_duplicate_members_are_counted_and_the_last_one_counts(tmp_path: Path) -
     assert source.problems.counts == {"duplicate member": 1}
 
 
+def test_images_that_dots_hide_are_counted(tmp_path: Path) -> None:
+    image = image_bytes()
+    members = {"shot.10.32.png": image, "shot.10.32.txt": b"hidden", "shot.10.33.PNG": image, "cut.2.png": image}
+    # A further image of a whole pair is nothing that is missing.
+    members |= {"cut.txt": b"hidden", "a.png": image, "a.txt": b"whole", "a.mask.png": image}
+    source = open_pairs(write_shard(tmp_path / "a.tar", members))
+    assert list(source.captions()) == ["whole"]
+    assert source.problems.counts == {"dots in name": 3}
+    hidden = [problem.key for problem in source.problems.examples["dots in name"]]
+    assert hidden == ["shot.10.32.png", "shot.10.33.PNG", "cut.2.png"]
+
+
 def test_a_folder_with_two_sources_is_ambiguous(tmp_path: Path) -> None:
     write_shard(tmp_path / "0.tar", good_members(0, 1))
     (tmp_path / "captions.csv").write_text("image,caption\n")

@@ -80,6 +80,13 @@ KINDS: dict[str, Kind] = {
             "no image", "warning", "pair", "A caption without an image; it is left out.", "Nothing, if there are few."
         ),
         Kind(
+            "dots in name",
+            "warning",
+            "pair",
+            "An image whose name has dots before its suffix, and names are cut at the first; it is left out.",
+            "Rename image and caption: a.1.jpg to a_1.jpg.",
+        ),
+        Kind(
             "no caption", "warning", "pair", "An image without a caption; it is left out.", "Nothing, if there are few."
         ),
         Kind("damaged line", "warning", "pair", "A line of a captions file that cannot be read.", "Mend the line."),
