@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from mixreorg.train.config import EvaluationConfig, TrainConfig
@@ -184,3 +185,14 @@ def test_a_run_killed_twenty_times_equals_one_that_was_not(folder: Path) -> None
         assert all(torch.equal(first[key], second[key]) for key in first)
     names = sorted(path.name for path in (killed / "checkpoints").iterdir())
     assert names == [f"step-{STEPS - 3:08d}", f"step-{STEPS:08d}"]
+
+
+def test_reading_processes_with_more_than_a_pipe_holds_end_with_a_killed_run(folder: Path) -> None:
+    Image.new("RGB", (32, 32)).save(folder / "photo.png")
+    lines = [json.dumps({"image": "photo.png", "caption": f"{number} " + 9_999 * "long "}) for number in range(16)]
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    output = folder / "killed.txt"
+    command = [*arguments(folder, "killed", 2), "--data", str(folder)]
+    with kill_at_the_end(start_forked(command, output)) as process:
+        wait_until(lambda: num_trained(output) > 0, process, output)
+    assert_nothing_is_left([process.pid])

@@ -1,7 +1,10 @@
 """Batches for the training loop: a data loader whose failures come in turn, as one clear error."""
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -15,6 +18,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.text.noun_prompts import NounPrompter
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import TrainConfig
+
+_WATCH_SECONDS = 1.0
 
 
 class DeadReaderError(MixreorgError):
@@ -60,9 +65,9 @@ class BatchReader:
             collate_fn=collate,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_leave_signals,
-            # A forked worker ends with the process it reads for, also when that one is killed; one that a fork
-            # server started, the default of newer Pythons, would not.
+            worker_init_fn=_begin_reading,
+            # A forked worker sees the death of the process it reads for; one that a fork server started, the default
+            # of newer Pythons, would not.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             pin_memory=pin_memory,
         )
@@ -98,11 +103,23 @@ class BatchReader:
             ) from error
 
 
-def _leave_signals(worker: int) -> None:
+def _begin_reading(worker: int) -> None:
     """Reading processes leave Ctrl-C and SIGTERM to the training process, which still needs its next batch to stop."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The first SIGTERM goes to the whole group. The loader sends one more to a process that does not end with it.
     signal.signal(signal.SIGTERM, _end_next_time)
+
+
+def _end_with(training: int) -> None:
+    """End this process when the one it reads for is gone, however that ended.
+
+    The loader's own watch does not do: a worker that it ends waits until its batches are read, hence for ever where
+    the pipe, which the other workers hold open, is full.
+    """
+    while os.getppid() == training:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
 
 
 def _end_next_time(number: int, frame: FrameType | None) -> None:
