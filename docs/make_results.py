@@ -16,6 +16,8 @@ from mixreorg.files import read_json, write_text
 
 DOCS = Path(__file__).parent
 
+_FIRST = ("easy", "medium")
+"""Files that the page begins with; the others follow by name."""
 _INTRODUCTION = """# Results
 
 Written by `docs/make_results.py` from the result files in [results](results), which also hold the command of every
@@ -24,8 +26,9 @@ run, its curves, the versions and the machine. [ablate.md](ablate.md) says how s
 
 
 def result_files(folder: Path = DOCS / "results") -> list[Path]:
-    """Result files of ablations in a folder, by name; others are left out."""
-    return [path for path in sorted(folder.glob("*.json")) if _is_ablation(path)]
+    """Result files of ablations in a folder, the comparisons first; others are left out."""
+    found = {path.stem: path for path in sorted(folder.glob("*.json")) if _is_ablation(path)}
+    return [found[name] for name in sorted(found, key=lambda name: (*_FIRST, name).index(name))]
 
 
 def markdown(files: list[Path]) -> str:
