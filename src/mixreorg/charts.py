@@ -77,7 +77,9 @@ def plain_label(name: str) -> str:
 
 
 def two_line_label(name: str) -> str:
-    """The label of a row that is high enough for two lines, each shorter than those of :func:`plain_label`."""
+    """The label of a row that is high enough for two lines: two shorter ones where it is too long for one."""
+    if len(name) <= _LABEL_LENGTH:
+        return plain_label(name)
     return plain_text("\n".join(textwrap.wrap(name, _LABEL_LENGTH - 8, max_lines=2, placeholder="…")))
 
 

@@ -137,16 +137,18 @@ def _check_same_data(spec: AblationSpec, runs: Sequence[PlannedRun], out: Path) 
                     f"world {name}: {data.num_pairs:,} then, {len(pairs):,} now, or others of the same number; restore "
                     "them, give the row another name, or remove that folder"
                 )
-            _check_same_words(run, out / run.folder)
+            _check_same_words(run, out / run.folder, data.nouns)
 
 
-def _check_same_words(run: PlannedRun, folder: Path) -> None:
-    """The tokenizer and the word list, which are known by their paths alone in the configuration."""
+def _check_same_words(run: PlannedRun, folder: Path, nouns: str | None) -> None:
+    """The tokenizer and the word list, which are known by their paths alone in the configuration.
+
+    ``nouns`` is the fingerprint of the words that the run was trained with.
+    """
     config, changed = run.config.data, []
     copies = sorted((folder / "checkpoints").glob("step-????????/tokenizer.json"))
     if copies and Tokenizer.from_file(copies[-1]).to_dict() != Tokenizer.named(config.tokenizer).to_dict():
         changed.append(f"tokenizer than {config.tokenizer}")
-    nouns = read_card(folder).data.nouns
     if nouns is not None and config.nouns and NounList.from_file(Path(config.nouns)).fingerprint() != nouns:
         changed.append(f"word list than {config.nouns}")
     if changed:
