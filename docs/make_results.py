@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mixreorg.ablate.figures import row_chart
+from mixreorg.ablate.figures import Chart, all_charts
 from mixreorg.ablate.report import to_markdown
 from mixreorg.ablate.results import FORMAT, AblationResults, RowResult, read_results
-from mixreorg.ablate.tables import sections
 from mixreorg.charts import save_png
 from mixreorg.files import read_json, write_text
 
@@ -36,8 +35,7 @@ def markdown(files: list[Path]) -> str:
     parts = [_INTRODUCTION]
     for path in files:
         results = with_finished_runs(read_results(path))
-        charts = [f"![{section.title or 'Results'}](images/{name})" for section, name in _pictures(path, results)]
-        parts.append(to_markdown(results, charts))
+        parts.append(to_markdown(results, [(chart, f"images/{name}") for chart, name in _pictures(path, results)]))
     return "\n".join(parts)
 
 
@@ -68,8 +66,8 @@ def main() -> None:
         old.unlink()
     for path in files:
         results = with_finished_runs(read_results(path))
-        for section, name in _pictures(path, results):
-            save_png(row_chart(results, section.rows, results.splits[0]), DOCS / "images" / name)
+        for chart, name in _pictures(path, results):
+            save_png(chart.figure, DOCS / "images" / name)
 
 
 def _is_ablation(path: Path) -> bool:
@@ -77,8 +75,8 @@ def _is_ablation(path: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _pictures(path: Path, results: AblationResults) -> list[tuple[Any, str]]:
-    return [(item, f"results_{path.stem}_{number}.png") for number, item in enumerate(sections(results), start=1)]
+def _pictures(path: Path, results: AblationResults) -> list[tuple[Chart, str]]:
+    return [(chart, f"results_{path.stem}_{number}.png") for number, chart in enumerate(all_charts(results), start=1)]
 
 
 def _by_preset(results: AblationResults) -> dict[str, dict[str, Any]]:

@@ -1,18 +1,61 @@
 """Charts of an ablation: rows against each other, and every run over its steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
 from mixreorg.ablate.statistics import spread
-from mixreorg.ablate.tables import HEADLINE, metric_name
-from mixreorg.charts import INK, add_legend, new_axes, plain_text, two_line_label
+from mixreorg.ablate.tables import HEADLINE, Section, metric_name, sections
+from mixreorg.charts import INK, add_legend, new_axes, plain_label, plain_text, two_line_label
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mixreorg.charts import Figure
 
 _COLORS = ("#2f7fd6", "#e07b1a", "#2e9e63", "#b0479a", "#8a7d1f", "#5a6acf", "#c2453d", "#3a9aa5")
 _MAX_POINTS = 200
+_SECTIONS_WITHOUT_OVERVIEW = 4
+"""So many sections are taken in at a glance."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture of an ablation and what goes with it."""
+
+    section: str | None
+    """Heading that it belongs to; None: to the whole ablation."""
+    title: str
+    """What it shows, in words."""
+    caption: str
+    """How to read it."""
+    figure: "Figure"
+
+
+def all_charts(results: AblationResults) -> list[Chart]:
+    """All of an ablation: an overview where there are many sections, and for each section its rows and their curves.
+
+    A section that holds a baseline alone has nothing to compare and no chart.
+    """
+    split = results.splits[0]
+    found = sections(results)
+    charts = []
+    if len(found) > _SECTIONS_WITHOUT_OVERVIEW:
+        title = f"All rows, {split.name}"
+        caption = "Means over seeds; the dashed line is the baseline of a section's rows, drawn as a row in orange."
+        charts.append(Chart(None, title, caption, overview_chart(results, found, split)))
+    for section in found:
+        if all(row.name == row.baseline for row in section.rows):
+            continue
+        name = section.title or "Results"
+        title = f"{name}, {split.name}"
+        caption = "Dots are seeds, diamonds their means, bars one standard deviation; orange is the baseline."
+        charts.append(Chart(section.title, title, caption, row_chart(results, section.rows, split)))
+        title = f"{name}, validation scenes over the steps of training"
+        charts.append(Chart(section.title, title, "A line per seed.", section_curves(results, section.rows)))
+    return charts
 
 
 def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitFacts) -> "Figure":
@@ -37,10 +80,77 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         axes.plot(values, [place + 0.24] * len(values), "o", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
         if row.name in baselines:
             axes.axvline(found.mean, color=color, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(rows)), [two_line_label(row.label) for row in rows], color=INK)
+    _name_rows(axes, range(len(rows)), [two_line_label(row.label) for row in rows], split)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
     return figure
+
+
+def overview_chart(results: AblationResults, parts: Sequence[Section], split: SplitFacts) -> "Figure":
+    """Mean foreground mIoU of every row, section by section, with a line at the baseline of each.
+
+    Args:
+        results: of the ablation.
+        parts: sections from top to bottom; a baseline is a row of its own where it belongs, a line elsewhere.
+        split: that was measured.
+    """
+    lines: list[tuple[RowResult | None, str]] = []
+    marks: list[tuple[str, float, float]] = []
+    for section in parts:
+        own = [row for row in section.rows if row.section == section.title]
+        lines.append((None, section.title))
+        marks += [
+            (name, len(lines) - 0.5, len(lines) + len(own) - 0.5) for name in {row.baseline for row in own} if name
+        ]
+        lines += [(row, row.label) for row in own]
+    figure, axes = new_axes(7.2, 0.9 + 0.24 * len(lines))
+    for name, top, bottom in marks:
+        found = spread(list(results.by_seed(name, split.name, HEADLINE).values()))
+        if found is not None:
+            axes.plot([found.mean] * 2, [top, bottom], color=_COLORS[1], linestyle="--", linewidth=1)
+    for place, (row, _) in enumerate(lines):
+        found = spread(list(results.by_seed(row.name, split.name, HEADLINE).values())) if row is not None else None
+        if row is not None and found is not None:
+            color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
+            axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
+    _name_rows(axes, range(len(lines)), [plain_label(text) for _, text in lines], split)
+    for (row, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
+        tick.set_fontsize(9)
+        tick.set_fontweight("bold" if row is None else "normal")
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    return figure
+
+
+def section_curves(results: AblationResults, rows: Sequence[RowResult]) -> "Figure":
+    """Foreground mIoU on validation images over the steps: a colour per row, a line per seed.
+
+    Args:
+        results: of the ablation.
+        rows: of a section; baselines are orange and dashed.
+    """
+    figure, axes = new_axes(7.2, 2.4 + 0.2 * len(rows))
+    baselines = {row.baseline for row in rows}
+    others = _COLORS[:1] + _COLORS[2:]
+    # Solid lines first: a page rarely has more rows in a section than there are colours.
+    styles = cycle([(color, line) for line in ("-", ":") for color in others])
+    for row in rows:
+        color, line = (_COLORS[1], "--") if row.name in baselines else next(styles)
+        label: str | None = plain_label(row.label)
+        for run in results.finished(row.name):
+            points = [(record["step"], record.get(HEADLINE)) for record in run.curve.val]
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            axes.plot(steps, values, line, marker="o", color=color, label=label, markersize=3, linewidth=1.4)
+            label = None
+    axes.set_xlabel("training step", color=INK)
+    axes.set_ylabel("validation mIoU, %", color=INK)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    add_legend(axes, columns=2)
+    return figure
+
+
+def _name_rows(axes: "Axes", places: Sequence[int], labels: Sequence[str], split: SplitFacts) -> None:
+    axes.set_yticks(places, labels, color=INK)
+    axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
 
 
 def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:

@@ -5,7 +5,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from mixreorg.ablate.figures import row_chart, run_curves
+from mixreorg.ablate.figures import Chart, all_charts, run_curves
 from mixreorg.ablate.results import AblationResults, to_csv
 from mixreorg.ablate.tables import Section, Table, sections
 from mixreorg.charts import to_svg
@@ -37,18 +37,19 @@ def write_report(all_results: Sequence[AblationResults], out: Path) -> Path:
     return page
 
 
-def to_markdown(results: AblationResults, charts: Sequence[str] = ()) -> str:
+def to_markdown(results: AblationResults, pictures: Sequence[tuple[Chart, str]] = ()) -> str:
     """The tables of an ablation.
 
     Args:
         results: of the ablation.
-        charts: Markdown of a picture per section; none by default.
+        pictures: its charts, each with the address of its picture; none by default.
     """
-    parts = [f"## {_cell(results.title)}", *_facts(results)]
-    for index, section in enumerate(sections(results)):
+    shown = [(chart.section, f"![{_cell(chart.title)}]({address})") for chart, address in pictures]
+    parts = [f"## {_cell(results.title)}", *_facts(results), *(text for place, text in shown if place is None)]
+    for section in sections(results):
         if section.title:
             parts.append(f"### {_cell(section.title)}")
-        parts += charts[index : index + 1]
+        parts += [text for place, text in shown if place == section.title]
         parts += [f"{_cell(table.title)}\n\n{_markdown_table(table)}" for table in section.tables]
     parts.append(f"{_HOW_TO_READ}\n\n{results.selection_rule}")
     return "\n\n".join(parts) + "\n"
@@ -102,22 +103,25 @@ def _ablation(results: AblationResults) -> str:
     parts = [f"<header>\n<h1>{escape(results.title)}</h1>"]
     parts += [f"<p>{escape(text)}</p>" for text in _facts(results)]
     parts.append("</header>")
-    parts += [_section(results, section) for section in sections(results)]
+    charts = all_charts(results)
+    parts += [_figure(chart) for chart in charts if chart.section is None]
+    parts += [_section(section, charts) for section in sections(results)]
     parts.append(_curves(results))
     parts.append(_commands(results))
     parts.append(f"<footer>\n<p>{_HOW_TO_READ}</p>\n<p>{escape(results.selection_rule)}</p>\n</footer>")
     return "\n".join(parts)
 
 
-def _section(results: AblationResults, section: Section) -> str:
-    split = results.splits[0]
-    title = f"Foreground mIoU of each row on {split.name}"
-    chart = to_svg(row_chart(results, section.rows, split), title)
-    caption = "Dots are seeds, diamonds their means, bars one standard deviation; orange is the baseline."
+def _section(section: Section, charts: Sequence[Chart]) -> str:
     heading = escape(section.title) if section.title else "Results"
+    figures = "\n".join(_figure(chart) for chart in charts if chart.section == section.title)
     tables = "\n".join(_html_table(table) for table in section.tables)
-    figure = f'<figure class="rows"><div class="scroll">{chart}</div>\n<figcaption>{caption}</figcaption></figure>'
-    return f"<section>\n<h2>{heading}</h2>\n{figure}\n{tables}\n</section>"
+    return f"<section>\n<h2>{heading}</h2>\n{figures}\n{tables}\n</section>"
+
+
+def _figure(chart: Chart) -> str:
+    drawn, caption = to_svg(chart.figure, chart.title), escape(chart.caption)
+    return f'<figure class="rows"><div class="scroll">{drawn}</div>\n<figcaption>{caption}</figcaption></figure>'
 
 
 def _html_table(table: Table) -> str:

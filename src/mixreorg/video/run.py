@@ -114,6 +114,8 @@ def segment_video(
     run = _Run(job, advance)
     write_atomically(job.overlay_path, lambda path: run.write(reader, path))
     assert run.last is not None
+    if job.labels:
+        _remove_earlier_maps(job, run.last_index)
     write_json(job.out / f"{job.stem}.json", {**run.totals.to_dict(run.last), "made_by": made_by})
     if run.error is not None:
         raise MixreorgError(f"{run.error}; until there it is in {job.overlay_path}") from run.error
@@ -127,6 +129,7 @@ class _Run:
         self.job, self.advance = job, advance
         self.totals = VideoTotals()
         self.last: Segmentation | None = None
+        self.last_index = -1
         self.error: MixreorgError | None = None
         self.legend: Image.Image | None = None
 
@@ -155,7 +158,7 @@ class _Run:
         for frame in frames:
             result = self.job.label(frame.image)
             self.totals.add(frame, result, self.last)
-            self.last = result
+            self.last, self.last_index = result, frame.index
             if written is not None:
                 written.result()
             written = pool.submit(self._write_frame, frame, result, writer)
@@ -172,6 +175,13 @@ class _Run:
         writer.add(_with_legend(_overlay(frame.image, result), self.legend), frame.seconds)
         if self.job.labels:
             write_atomically(self.job.label_path(frame), lambda path: result.label_image().save(path, format="PNG"))
+
+
+def _remove_earlier_maps(job: VideoJob, last_index: int) -> None:
+    """Remove what another call left between and behind this one's maps: a folder holds those of one call."""
+    for path in (job.out / f"{job.stem}_labels").glob("*.png"):
+        if path.stem.isdecimal() and (int(path.stem) > last_index or int(path.stem) % job.every):
+            path.unlink()
 
 
 def _read_ahead(frames: Iterator[Frame]) -> Generator[Frame]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ablation_kit import result_values, run_values, two_by_two
 
-from mixreorg.ablate.figures import row_chart
+from mixreorg.ablate.figures import all_charts, row_chart
 from mixreorg.ablate.report import to_markdown, write_report
 from mixreorg.ablate.results import AblationResults, read_results, to_csv
 from mixreorg.ablate.run import report_ablations
@@ -95,7 +95,7 @@ def test_the_page_is_one_file_whose_names_are_only_text(file, tmp_path):
     assert "Equal <u>steps</u>." in parsed.text
     assert "GroupViT <i>" in parsed.text
     assert not {"b", "u", "i", "script", "link"} & set(parsed.tags)
-    assert parsed.tags.count("svg") == 1 + 2 * 2
+    assert parsed.tags.count("svg") == 2 + 2 * 2
     assert "+5.0 [-7.7, +17.7]" in parsed.text
     assert "runs/mixreorg<&>" in parsed.text
     assert "abc123 with uncommitted changes" in parsed.text
@@ -116,11 +116,13 @@ def test_several_files_make_one_report(file, tmp_path):
 
 
 def test_markdown_keeps_names_in_their_cells(file):
-    text = to_markdown(read_results(file), ["![Chart](chart.png)"])
+    results = read_results(file)
+    text = to_markdown(results, [(chart, "chart.png") for chart in all_charts(results)])
     assert "## Two \\<b\\>methods\\</b\\>" in text
     (line,) = [line for line in text.splitlines() if "+5.0" in line]
     assert line.startswith("| MixReorg \\| $x$ | 2 | 26.5 ± 3.5 | +5.0 \\[-7.7, +17.7\\] |")
-    assert text.index("### Methods & more") < text.index("![Chart](chart.png)") < text.index("Split test")
+    chart = text.index("![Methods & more, test](chart.png)")
+    assert text.index("### Methods & more") < chart < text.index("Split test")
 
 
 @pytest.mark.parametrize("content", ['{"format": "other"}', "[]", '{"format": "mixreorg-ablation-1"}'])
@@ -152,8 +154,11 @@ def test_the_page_of_results_holds_every_file_with_its_pictures(file, tmp_path, 
     monkeypatch.setattr(module.result_files, "__defaults__", (tmp_path / "results",))
     module.main()
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "![Methods & more](images/results_main_1.png)" in page
-    assert (tmp_path / "images" / "results_main_1.png").stat().st_size > 1000
+    assert "![Methods & more, test](images/results_main_1.png)" in page
+    assert "![Methods & more, validation scenes over the steps of training](images/results_main_2.png)" in page
+    pictures = sorted((tmp_path / "images").iterdir())
+    assert [path.name for path in pictures] == ["results_main_1.png", "results_main_2.png"]
+    assert all(path.stat().st_size > 1000 for path in pictures)
     numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     row = numbers["main"]["easy"]["mixreorg"]
     assert (row["method"], row["seeds"]) == ("mixreorg", [0, 1])
@@ -168,6 +173,34 @@ def test_charts_show_the_whole_label_of_a_row(file):
     (shown,) = (tick.get_text() for tick in axes.get_yticklabels())
     assert shown.replace("\n", " ") == label.replace("$", r"\$")
     assert max(map(len, shown.splitlines())) < 40
+
+
+def in_sections(results, number):
+    """The results with further sections, each with a row of the same runs as MixReorg's."""
+    row = next(row for row in results.rows if row.name == "mixreorg")
+    names = [f"copy-{index}" for index in range(number)]
+    rows = [row.updated(name=name, label=name, section=f"Section of {name}") for name in names]
+    runs = [run.updated(row=name) for name in names for run in results.runs if run.row == "mixreorg"]
+    return results.updated(rows=(*results.rows, *rows), runs=(*results.runs, *runs))
+
+
+def test_every_section_has_its_rows_and_their_curves(file):
+    results = read_results(file)
+    few, many = all_charts(in_sections(results, 3)), all_charts(in_sections(results, 4))
+    assert len(few) == 8
+    assert [chart.section for chart in many[:4]] == [None, "Methods & more", "Methods & more", "Section of copy-0"]
+    labels = [tick.get_text() for tick in many[0].figure.axes[0].get_yticklabels()]
+    assert labels[:5] == ["Methods & more", "GroupViT <i>", r"MixReorg | \$x\$", "Section of copy-0", "copy-0"]
+    legend = many[-1].figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["GroupViT <i>", "copy-3"]
+    # two runs of the baseline, two of the row
+    assert len(many[-1].figure.axes[0].lines) == 4
+
+
+def test_a_section_of_nothing_but_its_baseline_has_no_chart(file):
+    results = read_results(file)
+    rows = [row.updated(section="Recipe") if row.name == row.baseline else row for row in results.rows]
+    assert [chart.section for chart in all_charts(results.updated(rows=tuple(rows)))] == ["Methods & more"] * 2
 
 
 def test_rows_without_a_finished_run_are_named_instead_of_shown(file):

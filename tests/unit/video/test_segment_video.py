@@ -60,6 +60,15 @@ def test_every_second_frame_and_a_limit_keep_the_speed(clip: Path, tmp_path: Pat
     assert [seconds for seconds, _ in drawn] == pytest.approx([0, 0.2, 0.4], abs=0.002)
 
 
+def test_label_maps_of_an_earlier_call_do_not_mix_with_these(clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "clip_labels"
+    segment_video(VideoReader(str(clip)), VideoJob(label_bright, tmp_path / "out", "clip", labels=True), {})
+    (folder / "mine.png").write_bytes(b"")
+    job = VideoJob(label_bright, tmp_path / "out", "clip", every=3, max_frames=3, labels=True)
+    segment_video(VideoReader(str(clip)), job, {})
+    assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000003.png", "000006.png", "mine.png"]
+
+
 def test_what_was_done_before_an_interruption_is_a_whole_video(clip: Path, tmp_path: Path) -> None:
     seen = []
 
