@@ -45,7 +45,7 @@ def test_links_out_of_the_pages_become_copies(sources: Path) -> None:
         ("[a](training.md#watch)", "[a](training.md#watch)"),
         ("[a](../README.md)", "[a](index.md)"),
         ("[a](../benchmarks/README.md#attention-attentionpy)", "[a](speed.md#attention-attentionpy)"),
-        ("![a](images/ablate.png)", "![a](images/ablate.png)"),
+        ("![a](images/results_ablation_1.png)", "![a](images/results_ablation_1.png)"),
         ("[a](../experiments)", "a"),
         ("[a](https://arxiv.org/abs/2202.11094)", "[a](https://arxiv.org/abs/2202.11094)"),
         ("`[a](nothing.md)`", "`[a](nothing.md)`"),

@@ -42,13 +42,20 @@ def new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
     Raises:
         MixreorgError: matplotlib is not installed.
     """
-    figure = figure_class()(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
-    axes.tick_params(colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
+    figure, (axes,) = new_panels(width, height, 1)
     return figure, axes
+
+
+def new_panels(width: float, height: float, count: int) -> tuple["Figure", list["Axes"]]:
+    """As :func:`new_axes`, several side by side that share what stands on the left."""
+    figure = figure_class()(figsize=(width, height), layout="constrained")
+    panels = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    for axes in panels:
+        axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+        axes.tick_params(colors=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+    return figure, panels
 
 
 def add_legend(axes: "Axes", columns: int = 3) -> None:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
 from mixreorg.ablate.statistics import spread
-from mixreorg.ablate.tables import HEADLINE, Section, metric_name, sections
-from mixreorg.charts import INK, add_legend, new_axes, plain_label, plain_text, two_line_label
+from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_name, sections
+from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_label, plain_text, two_line_label
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from mixreorg.charts import Figure
 
 _COLORS = ("#2f7fd6", "#e07b1a", "#2e9e63", "#b0479a", "#8a7d1f", "#5a6acf", "#c2453d", "#3a9aa5")
@@ -80,13 +78,14 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
         axes.plot(values, [place + 0.24] * len(values), "o", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
         if row.name in baselines:
             axes.axvline(found.mean, color=color, linestyle="--", linewidth=1)
-    _name_rows(axes, range(len(rows)), [two_line_label(row.label) for row in rows], split)
+    axes.set_yticks(range(len(rows)), [two_line_label(row.label) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
     return figure
 
 
 def overview_chart(results: AblationResults, parts: Sequence[Section], split: SplitFacts) -> "Figure":
-    """Mean foreground mIoU of every row, section by section, with a line at the baseline of each.
+    """Mean mIoU of every row without background and with it, section by section, and a line at the baseline of each.
 
     Args:
         results: of the ablation.
@@ -102,17 +101,21 @@ def overview_chart(results: AblationResults, parts: Sequence[Section], split: Sp
             (name, len(lines) - 0.5, len(lines) + len(own) - 0.5) for name in {row.baseline for row in own} if name
         ]
         lines += [(row, row.label) for row in own]
-    figure, axes = new_axes(7.2, 0.9 + 0.24 * len(lines))
-    for name, top, bottom in marks:
-        found = spread(list(results.by_seed(name, split.name, HEADLINE).values()))
-        if found is not None:
-            axes.plot([found.mean] * 2, [top, bottom], color=_COLORS[1], linestyle="--", linewidth=1)
-    for place, (row, _) in enumerate(lines):
-        found = spread(list(results.by_seed(row.name, split.name, HEADLINE).values())) if row is not None else None
-        if row is not None and found is not None:
-            color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
-            axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
-    _name_rows(axes, range(len(lines)), [plain_label(text) for _, text in lines], split)
+    metrics = [metric for metric in (HEADLINE, WITH_BACKGROUND) if metric in results.metrics(split.name)]
+    figure, panels = new_panels(7.2, 0.9 + 0.24 * len(lines), max(1, len(metrics)))
+    for axes, metric in zip(panels, metrics, strict=False):
+        for name, top, bottom in marks:
+            found = spread(list(results.by_seed(name, split.name, metric).values()))
+            if found is not None:
+                axes.plot([found.mean] * 2, [top, bottom], color=_COLORS[1], linestyle="--", linewidth=1)
+        for place, (row, _) in enumerate(lines):
+            found = spread(list(results.by_seed(row.name, split.name, metric).values())) if row is not None else None
+            if row is not None and found is not None:
+                color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
+                axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
+        axes.set_xlabel(f"{metric_name(metric)}, %", color=INK)
+    axes = panels[0]
+    axes.set_yticks(range(len(lines)), [plain_label(text) for _, text in lines], color=INK)
     for (row, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
         tick.set_fontsize(9)
         tick.set_fontweight("bold" if row is None else "normal")
@@ -146,11 +149,6 @@ def section_curves(results: AblationResults, rows: Sequence[RowResult]) -> "Figu
     axes.set_ylim(bottom=0)
     add_legend(axes, columns=2)
     return figure
-
-
-def _name_rows(axes: "Axes", places: Sequence[int], labels: Sequence[str], split: SplitFacts) -> None:
-    axes.set_yticks(places, labels, color=INK)
-    axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
 
 
 def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:

@@ -7,11 +7,13 @@ from mixreorg.ablate.statistics import Difference, Spread, paired_difference, sp
 
 HEADLINE = "foreground_miou"
 """Metric that rows are compared by and that charts show."""
+WITH_BACKGROUND = "background_miou"
+"""Shown beside it where all rows are drawn."""
 
 NONE = "–"
 _NAMES = {
-    "foreground_miou": "foreground mIoU",
-    "background_miou": "mIoU with background",
+    HEADLINE: "foreground mIoU",
+    WITH_BACKGROUND: "mIoU with background",
     "present_miou": "true names given",
     "boundary_iou": "boundary IoU",
     "naming_oracle_miou": "naming oracle",
