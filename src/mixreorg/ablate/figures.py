@@ -137,7 +137,7 @@ def section_curves(results: AblationResults, rows: Sequence[RowResult]) -> "Figu
     styles = cycle([(color, line) for line in ("-", ":") for color in others])
     for row in rows:
         color, line = (_COLORS[1], "--") if row.name in baselines else next(styles)
-        label: str | None = plain_label(row.label)
+        label: str | None = two_line_label(row.label)
         for run in results.finished(row.name):
             points = [(record["step"], record.get(HEADLINE)) for record in run.curve.val]
             steps, values = zip(*points, strict=True) if points else ((), ())
