@@ -67,7 +67,7 @@ def main() -> None:
     for path in files:
         results = with_finished_runs(read_results(path))
         for chart, name in _pictures(path, results):
-            save_png(chart.figure, DOCS / "images" / name)
+            save_png(chart.draw(), DOCS / "images" / name)
 
 
 def _is_ablation(path: Path) -> bool:

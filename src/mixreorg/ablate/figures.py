@@ -1,12 +1,13 @@
 """Charts of an ablation: rows against each other, and every run over its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
-from mixreorg.ablate.statistics import spread
+from mixreorg.ablate.statistics import Spread, spread
 from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_name, sections
 from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_label, plain_text, two_line_label
 
@@ -29,7 +30,8 @@ class Chart:
     """What it shows, in words."""
     caption: str
     """How to read it."""
-    figure: "Figure"
+    draw: Callable[[], "Figure"]
+    """Drawing takes time that a list of the charts does not need."""
 
 
 def all_charts(results: AblationResults) -> list[Chart]:
@@ -43,16 +45,17 @@ def all_charts(results: AblationResults) -> list[Chart]:
     if len(found) > _SECTIONS_WITHOUT_OVERVIEW:
         title = f"All rows, {split.name}"
         caption = "Means over seeds; the dashed line is the baseline of a section's rows, drawn as a row in orange."
-        charts.append(Chart(None, title, caption, overview_chart(results, found, split)))
+        charts.append(Chart(None, title, caption, partial(overview_chart, results, found, split)))
     for section in found:
         if all(row.name == row.baseline for row in section.rows):
             continue
         name = section.title or "Results"
         title = f"{name}, {split.name}"
         caption = "Dots are seeds, diamonds their means, bars one standard deviation; orange is the baseline."
-        charts.append(Chart(section.title, title, caption, row_chart(results, section.rows, split)))
+        charts.append(Chart(section.title, title, caption, partial(row_chart, results, section.rows, split)))
         title = f"{name}, validation scenes over the steps of training"
-        charts.append(Chart(section.title, title, "A line per seed.", section_curves(results, section.rows)))
+        curves = partial(section_curves, results, section.rows)
+        charts.append(Chart(section.title, title, "A line per seed.", curves))
     return charts
 
 
@@ -105,14 +108,14 @@ def overview_chart(results: AblationResults, parts: Sequence[Section], split: Sp
     figure, panels = new_panels(7.2, 0.9 + 0.24 * len(lines), max(1, len(metrics)))
     for axes, metric in zip(panels, metrics, strict=False):
         for name, top, bottom in marks:
-            found = spread(list(results.by_seed(name, split.name, metric).values()))
+            found = _over_seeds(results, name, split, metric)
             if found is not None:
                 axes.plot([found.mean] * 2, [top, bottom], color=_COLORS[1], linestyle="--", linewidth=1)
         for place, (row, _) in enumerate(lines):
-            found = spread(list(results.by_seed(row.name, split.name, metric).values())) if row is not None else None
-            if row is not None and found is not None:
-                color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
-                axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
+            if row is None or (found := _over_seeds(results, row.name, split, metric)) is None:
+                continue
+            color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
+            axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
         axes.set_xlabel(f"{metric_name(metric)}, %", color=INK)
     axes = panels[0]
     axes.set_yticks(range(len(lines)), [plain_label(text) for _, text in lines], color=INK)
@@ -139,7 +142,7 @@ def section_curves(results: AblationResults, rows: Sequence[RowResult]) -> "Figu
         color, line = (_COLORS[1], "--") if row.name in baselines else next(styles)
         label: str | None = two_line_label(row.label)
         for run in results.finished(row.name):
-            points = [(record["step"], record.get(HEADLINE)) for record in run.curve.val]
+            points = _points(run.curve.val, HEADLINE)
             steps, values = zip(*points, strict=True) if points else ((), ())
             axes.plot(steps, values, line, marker="o", color=color, label=label, markersize=3, linewidth=1.4)
             label = None
@@ -161,7 +164,7 @@ def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:
     for index, run in enumerate(runs):
         color = _COLORS[index % len(_COLORS)]
         for (_, axes), records, name in ((loss, run.curve.train, "loss"), (miou, run.curve.val, HEADLINE)):
-            points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+            points = _points(records, name)
             points = points[:: len(points) // _MAX_POINTS + 1]
             if points:
                 steps, values = zip(*points, strict=True)
@@ -174,3 +177,12 @@ def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:
         add_legend(axes, columns=4)
     miou[1].set_ylim(bottom=0)
     return loss[0], miou[0]
+
+
+def _over_seeds(results: AblationResults, row: str, split: SplitFacts, metric: str) -> Spread | None:
+    return spread(list(results.by_seed(row, split.name, metric).values()))
+
+
+def _points(records: Sequence[dict[str, float | None]], name: str) -> list[tuple[float | None, float | None]]:
+    """Steps and values where there is a value."""
+    return [(record["step"], record[name]) for record in records if record.get(name) is not None]

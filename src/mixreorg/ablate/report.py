@@ -120,7 +120,7 @@ def _section(section: Section, charts: Sequence[Chart]) -> str:
 
 
 def _figure(chart: Chart) -> str:
-    drawn, caption = to_svg(chart.figure, chart.title), escape(chart.caption)
+    drawn, caption = to_svg(chart.draw(), chart.title), escape(chart.caption)
     return f'<figure class="rows"><div class="scroll">{drawn}</div>\n<figcaption>{caption}</figcaption></figure>'
 
 

@@ -189,12 +189,12 @@ def test_every_section_has_its_rows_and_their_curves(file):
     few, many = all_charts(in_sections(results, 3)), all_charts(in_sections(results, 4))
     assert len(few) == 8
     assert [chart.section for chart in many[:4]] == [None, "Methods & more", "Methods & more", "Section of copy-0"]
-    labels = [tick.get_text() for tick in many[0].figure.axes[0].get_yticklabels()]
+    labels = [tick.get_text() for tick in many[0].draw().axes[0].get_yticklabels()]
     assert labels[:5] == ["Methods & more", "GroupViT <i>", r"MixReorg | \$x\$", "Section of copy-0", "copy-0"]
-    legend = many[-1].figure.axes[0].get_legend()
+    legend = many[-1].draw().axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["GroupViT <i>", "copy-3"]
     # two runs of the baseline, two of the row
-    assert len(many[-1].figure.axes[0].lines) == 4
+    assert len(many[-1].draw().axes[0].lines) == 4
 
 
 def test_a_section_of_nothing_but_its_baseline_has_no_chart(file):
