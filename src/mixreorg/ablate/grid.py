@@ -196,6 +196,8 @@ def _plan_row(spec: AblationSpec, row: PlannedRow) -> list[PlannedRun]:
     if config.objective.multi_label.is_on and nouns is None:
         raise MixreorgError(f"{source}: the multi-label loss needs a word list; give world {row.world} its nouns")
     config = config.updated(data=config.data.updated(nouns=nouns))
+    if config.initialise.path is not None:
+        config = config.updated(initialise=config.initialise.updated(path=_found_here(config.initialise.path)))
     protocols = _protocols(spec, config.protocol, source)
     return [PlannedRun(row, seed, config.updated(seed=seed), protocols) for seed in row.seeds]
 
@@ -220,3 +222,12 @@ def _hint(name: str, known: Iterable[str] | Mapping[str, Any]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+
+
+def _found_here(source: str) -> str:
+    """Runs are called in the output folder, so a checkpoint that is beside the caller needs its whole path.
+
+    Names of models stay as they are.
+    """
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source

@@ -189,6 +189,16 @@ def test_existing_paths_are_absolute_for_the_runs_and_as_written_in_their_comman
     assert world_paths("tiny", world, as_written=True).data[1] == "cc/*.tar"
 
 
+@pytest.mark.parametrize(("path", "is_here"), [("model", True), ("owner/model", False)])
+def test_a_checkpoint_beside_the_caller_is_found_from_the_output_folder(path, is_here, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    weights = {"initialise.weights": "groupvit", "initialise.path": path}
+    (run, *_) = plan(make_spec(**row(set=weights)))
+    assert run.config.initialise.path == (str(tmp_path / path) if is_here else path)
+    assert f'initialise.path="{path}"' in run.row.assignments
+
+
 def test_the_example_can_be_planned():
     runs = plan(read_spec(EXAMPLE))
     assert len(runs) == 8
