@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "ablate" / "small.yaml"
 def spec(tmp_path):
     """The example with fewer scenes, one seed, and two rows of which one cannot be trained."""
     values = read_config_file(EXAMPLE)
-    values["worlds"]["tiny"] |= {"train": 48, "val": 6, "test": 6}
+    values["worlds"]["tiny"] |= {"train": 48, "val": 6, "test": 6, "set": {"label_stuff": True}}
     values["seeds"] = [0]
     values["set"] |= {"log_every": 1, "checkpoint_every": 6, "evaluation.every": 6, "steps": 12, "batch_size": 16}
     del values["rows"]["unit"]
@@ -39,7 +39,7 @@ def stop_when(path: Path, text: str) -> threading.Thread:
     """SIGTERM to this process once a file holds a text."""
 
     def watch():
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not (path.is_file() and text in path.read_text()) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -76,7 +76,8 @@ def test_an_ablation_is_stopped_and_gone_on_with(spec, tmp_path):
     assert result.checkpoints["last"].step == 12
     assert result.checkpoints["best"].step in (6, 12)
     assert {"own", "common"} == set(result.checkpoints["best"].mixed_mask_accuracy)
-    assert {"foreground_miou", "background_miou"} <= set(result.checkpoints["best"].splits["test"])
+    measured = set(result.checkpoints["best"].splits["test"])
+    assert {"foreground_miou", "background_miou", "things_miou", "stuff_miou"} <= measured
     assert [record["step"] for record in result.curve.val] == [6, 12]
     assert len(result.curve.train) == 12
     assert "MixReorg" in (out / "index.html").read_text(encoding="utf-8")

@@ -1,16 +1,19 @@
 """Measuring a trained run, in a process of its own: ``python -m mixreorg.ablate.measuring JOB``."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from mixreorg.config import StrictConfig
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.confusion import mean_percent
 from mixreorg.eval.evaluate import evaluate_split
 from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
-from mixreorg.eval.result import BACKGROUND_THRESHOLDS
+from mixreorg.eval.result import BACKGROUND_THRESHOLDS, SplitResult
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
 from mixreorg.interop.loading import load_model
@@ -39,6 +42,9 @@ class SplitJob(StrictConfig):
     split: str
     max_images: int | None
     protocol: Protocol
+    stuff: tuple[str, ...] = ()
+    """Classes that are stuff, areas without a shape of their own. Where there are any, things and they are also
+    measured apart: stuff is learned first and can be most of a mean over all classes."""
 
 
 class MeasureJob(StrictConfig):
@@ -128,10 +134,28 @@ def _measure(checkpoint: Path, config: TrainConfig, job: MeasureJob, device: str
             thresholds[item.protocol.hash()] = _choose_threshold(segmenter, job.validation)
         split = open_voc_split(Path(item.root), item.split, item.max_images)
         result = evaluate_split(segmenter, split, thresholds[item.protocol.hash()], detail=True)
-        splits[item.name] = {**result.metrics(), "num_images": float(result.num_images)}
+        kinds = things_and_stuff(result, item.stuff)
+        splits[item.name] = {**result.metrics(), **kinds, "num_images": float(result.num_images)}
     return CheckpointResult(
         step=_step(checkpoint), mixed_mask_accuracy=_mixed_masks(checkpoint, model, config, job), splits=splits
     )
+
+
+def things_and_stuff(result: SplitResult, stuff: Collection[str]) -> dict[str, float]:
+    """Means in percent over the classes of each kind that occur, all of them competing; empty without stuff.
+
+    Args:
+        result: with details.
+        stuff: names of the classes that are stuff.
+    """
+    if not stuff:
+        return {}
+    is_stuff = np.array([name in stuff for name in result.class_names])
+    iou = result.foreground.iou()
+    values = {"things_miou": mean_percent(iou[~is_stuff]), "stuff_miou": mean_percent(iou[is_stuff])}
+    if result.details is not None and result.details.grouping.matrix.any():
+        values["things_grouping_oracle_miou"] = mean_percent(result.details.grouping.iou()[~is_stuff])
+    return values
 
 
 def _choose_threshold(segmenter: Segmenter, validation: str | None) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from mixreorg.ablate.report import write_report
 from mixreorg.ablate.results import read_results
 from mixreorg.ablate.spec import AblationSpec, SplitConfig, read_spec
 from mixreorg.ablate.status import StatusDisplay, Watched
-from mixreorg.ablate.worlds import make_world, world_paths
+from mixreorg.ablate.worlds import labelled_stuff, make_world, world_paths
 from mixreorg.config import differences
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json
@@ -182,8 +182,10 @@ def _split_job(spec: AblationSpec, split: SplitConfig, run: PlannedRun) -> Split
     world = split.world or run.row.world
     root = world_paths(world, spec.worlds[world]).evaluation
     assert root is not None, "the plan has checked it"
-    protocol = run.split_protocols[split.name]
-    return SplitJob(name=split.name, root=root, split=split.split, max_images=split.max_images, protocol=protocol)
+    protocol, stuff = run.split_protocols[split.name], labelled_stuff(world, spec.worlds[world])
+    return SplitJob(
+        name=split.name, root=root, split=split.split, max_images=split.max_images, protocol=protocol, stuff=stuff
+    )
 
 
 def _prepare(runs: Sequence[PlannedRun], jobs: dict[Path, MeasureJob], out: Path, device: str) -> list[Watched]:

@@ -18,6 +18,9 @@ _NAMES = {
     "boundary_iou": "boundary IoU",
     "naming_oracle_miou": "naming oracle",
     "grouping_oracle_miou": "grouping oracle",
+    "things_miou": "things: foreground mIoU",
+    "stuff_miou": "stuff: foreground mIoU",
+    "things_grouping_oracle_miou": "things: grouping oracle",
 }
 # Facts about a measurement rather than merits of a model, and metrics that only the result file and the CSV hold.
 _NOT_SHOWN = (

@@ -64,6 +64,12 @@ def scenes_config(name: str, world: WorldConfig) -> ScenesConfig:
     return ScenesConfig.from_dict({**config.to_dict(), **changes}, source=source)
 
 
+def labelled_stuff(name: str, world: WorldConfig) -> tuple[str, ...]:
+    """The classes of a world that are stuff; none where it exists, because its class list does not say."""
+    config = None if world.preset is None else scenes_config(name, world)
+    return config.stuff if config is not None and config.label_stuff else ()
+
+
 def check_world(name: str, world: WorldConfig) -> None:
     """Whether a world can be made, or is there.
 
