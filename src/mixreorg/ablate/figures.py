@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
 from mixreorg.ablate.statistics import Spread, spread
 from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_name, sections
-from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_label, plain_text, two_line_label
+from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_text, two_line_label
 
 if TYPE_CHECKING:
     from mixreorg.charts import Figure
@@ -105,7 +105,9 @@ def overview_chart(results: AblationResults, parts: Sequence[Section], split: Sp
         ]
         lines += [(row, row.label) for row in own]
     metrics = [metric for metric in (HEADLINE, WITH_BACKGROUND) if metric in results.metrics(split.name)]
-    figure, panels = new_panels(7.2, 0.9 + 0.24 * len(lines), max(1, len(metrics)))
+    labels = [two_line_label(text) for _, text in lines]
+    line_height = 0.33 if any("\n" in label for label in labels) else 0.24
+    figure, panels = new_panels(7.2, 0.9 + line_height * len(lines), max(1, len(metrics)))
     for axes, metric in zip(panels, metrics, strict=False):
         for name, top, bottom in marks:
             found = _over_seeds(results, name, split, metric)
@@ -118,7 +120,7 @@ def overview_chart(results: AblationResults, parts: Sequence[Section], split: Sp
             axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
         axes.set_xlabel(f"{metric_name(metric)}, %", color=INK)
     axes = panels[0]
-    axes.set_yticks(range(len(lines)), [plain_label(text) for _, text in lines], color=INK)
+    axes.set_yticks(range(len(lines)), labels, color=INK)
     for (row, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
         tick.set_fontsize(9)
         tick.set_fontweight("bold" if row is None else "normal")

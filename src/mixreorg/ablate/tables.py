@@ -129,7 +129,8 @@ def _metric_table(results: AblationResults, rows: tuple[RowResult, ...], split: 
         line = [row.label, str(count) if count == row.num_seeds else f"{count} of {row.num_seeds}"]
         line.append(_over_seeds(results, row, split, HEADLINE))
         if compared:
-            is_baseline = row.baseline == row.name
+            # A row of another section is here because rows of this one, which come last, are compared with it.
+            is_baseline = row.baseline == row.name or row.section != rows[-1].section
             line.append("baseline" if is_baseline else write_difference(difference(results, row, split)))
         line += [_over_seeds(results, row, split, name) for name in others]
         last = results.by_seed(row.name, split.name, HEADLINE, "last")

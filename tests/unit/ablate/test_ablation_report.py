@@ -72,6 +72,19 @@ def test_a_baseline_of_another_section_is_shown_first():
     assert shown == {"Elsewhere": ["groupvit"], "Methods & more": ["groupvit", "mixreorg"]}
 
 
+def test_a_baseline_that_has_one_of_its_own_elsewhere_is_nothing_but_the_baseline():
+    values = two_by_two()
+    extra = {**values["rows"][1], "name": "other", "section": "Elsewhere", "baseline": "mixreorg"}
+    values["rows"].append(extra)
+    elsewhere = sections(AblationResults.from_dict(values))[1]
+    column = elsewhere.tables[0].header.index("difference to the baseline [95 %]")
+    assert elsewhere.title == "Elsewhere"
+    assert [(row.name, line[column]) for row, line in zip(elsewhere.rows, elsewhere.tables[0].rows, strict=True)] == [
+        ("mixreorg", "baseline"),
+        ("other", "–"),
+    ]
+
+
 def test_the_table_file_has_a_line_per_row_seed_and_split(file):
     lines = list(csv.DictReader(io.StringIO(to_csv(read_results(file)))))
     assert [(line["row"], line["seed"], line["split"]) for line in lines] == [
