@@ -39,7 +39,7 @@ def stop_when(path: Path, text: str) -> threading.Thread:
     """SIGTERM to this process once a file holds a text."""
 
     def watch():
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 200
         while not (path.is_file() and text in path.read_text()) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -7,8 +7,8 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from mixreorg.ablate.results import AblationResults, RowResult, RunResult, SplitFacts
-from mixreorg.ablate.statistics import Spread, spread
-from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_name, sections
+from mixreorg.ablate.statistics import spread
+from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_name, over_seeds, sections
 from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_text, two_line_label
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def overview_chart(results: AblationResults, parts: Sequence[Section], split: Sp
     figure, panels = new_panels(7.2, 0.9 + line_height * len(lines), max(1, len(metrics)))
     for axes, metric in zip(panels, metrics, strict=False):
         for name, top, bottom in marks:
-            found = _over_seeds(results, name, split, metric)
+            found = over_seeds(results, name, split, metric)
             if found is not None:
                 axes.plot([found.mean] * 2, [top, bottom], color=_COLORS[1], linestyle="--", linewidth=1)
         for place, (row, _) in enumerate(lines):
-            if row is None or (found := _over_seeds(results, row.name, split, metric)) is None:
+            if row is None or (found := over_seeds(results, row.name, split, metric)) is None:
                 continue
             color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
             axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
@@ -179,10 +179,6 @@ def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:
         add_legend(axes, columns=4)
     miou[1].set_ylim(bottom=0)
     return loss[0], miou[0]
-
-
-def _over_seeds(results: AblationResults, row: str, split: SplitFacts, metric: str) -> Spread | None:
-    return spread(list(results.by_seed(row, split.name, metric).values()))
 
 
 def _points(records: Sequence[dict[str, float | None]], name: str) -> list[tuple[float | None, float | None]]:

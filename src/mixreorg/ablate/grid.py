@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixreorg.ablate.spec import AblationSpec, RowConfig
-from mixreorg.ablate.worlds import WorldPaths, check_split, check_world, world_paths
+from mixreorg.ablate.worlds import WorldPaths, absolute, check_split, check_world, world_paths
 from mixreorg.config import assign, merge
 from mixreorg.errors import MixreorgError
 from mixreorg.recipes import recipe
@@ -229,5 +229,5 @@ def _found_here(source: str) -> str:
 
     Names of models stay as they are.
     """
-    path = Path(source).expanduser()
-    return str(path.absolute()) if path.exists() else source
+    path = absolute(source)
+    return path if Path(path).exists() else source

@@ -88,6 +88,11 @@ def difference(
     return paired_difference(values, results.by_seed(row.baseline, split.name, metric))
 
 
+def over_seeds(results: AblationResults, row: str, split: SplitFacts, metric: str) -> Spread | None:
+    """A metric of a row's best checkpoints; None where no run is finished."""
+    return spread(results.by_seed(row, split.name, metric).values())
+
+
 def metric_name(metric: str) -> str:
     """What tables call a metric."""
     return _NAMES.get(metric, metric.replace("_miou", " mIoU").replace("_", " "))
@@ -127,20 +132,16 @@ def _metric_table(results: AblationResults, rows: tuple[RowResult, ...], split: 
     for row in rows:
         count = len(results.finished(row.name))
         line = [row.label, str(count) if count == row.num_seeds else f"{count} of {row.num_seeds}"]
-        line.append(_over_seeds(results, row, split, HEADLINE))
+        line.append(write_spread(over_seeds(results, row.name, split, HEADLINE)))
         if compared:
             # A row of another section is here because rows of this one, which come last, are compared with it.
             is_baseline = row.baseline == row.name or row.section != rows[-1].section
             line.append("baseline" if is_baseline else write_difference(difference(results, row, split)))
-        line += [_over_seeds(results, row, split, name) for name in others]
+        line += [write_spread(over_seeds(results, row.name, split, name)) for name in others]
         last = results.by_seed(row.name, split.name, HEADLINE, "last")
         cells.append((*line, write_spread(spread(last.values()))))
     world = "" if split.world is None or split.world == split.name else f" ({split.world})"
     return Table(f"Split {split.name}{world}, %", tuple(header), tuple(cells))
-
-
-def _over_seeds(results: AblationResults, row: RowResult, split: SplitFacts, metric: str) -> str:
-    return write_spread(spread(results.by_seed(row.name, split.name, metric).values()))
 
 
 def _mixed_table(results: AblationResults, rows: tuple[RowResult, ...]) -> Table:

@@ -28,6 +28,11 @@ class WorldPaths:
     nouns: str | None
 
 
+def absolute(path: str) -> str:
+    """A path as the runs, which are called in another folder, need it; an address stays as it is."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
 def world_paths(name: str, world: WorldConfig, *, as_written: bool = False) -> WorldPaths:
     """Where the files of a world are.
 
@@ -42,9 +47,9 @@ def world_paths(name: str, world: WorldConfig, *, as_written: bool = False) -> W
         return WorldPaths((str(folder / "scenes" / "train"),), voc, str(folder / "tokenizer.json"), voc)
     if as_written:
         return WorldPaths(world.data, world.evaluation, world.tokenizer, world.nouns)
-    tokenizer = world.tokenizer if world.tokenizer == "clip" else _absolute(world.tokenizer)
-    evaluation, nouns = (None if path is None else _absolute(path) for path in (world.evaluation, world.nouns))
-    return WorldPaths(tuple(_absolute(item) for item in world.data), evaluation, tokenizer, nouns)
+    tokenizer = world.tokenizer if world.tokenizer == "clip" else absolute(world.tokenizer)
+    evaluation, nouns = (None if path is None else absolute(path) for path in (world.evaluation, world.nouns))
+    return WorldPaths(tuple(absolute(item) for item in world.data), evaluation, tokenizer, nouns)
 
 
 def scenes_config(name: str, world: WorldConfig) -> ScenesConfig:
@@ -66,8 +71,7 @@ def scenes_config(name: str, world: WorldConfig) -> ScenesConfig:
 
 def labelled_stuff(name: str, world: WorldConfig) -> tuple[str, ...]:
     """The classes of a world that are stuff; none where it exists, because its class list does not say."""
-    config = None if world.preset is None else scenes_config(name, world)
-    return config.stuff if config is not None and config.label_stuff else ()
+    return () if world.preset is None else scenes_config(name, world).labelled_stuff
 
 
 def check_world(name: str, world: WorldConfig) -> None:
@@ -107,7 +111,7 @@ def check_split(name: str, world: WorldConfig, split: str) -> None:
     elif world.evaluation is None:
         raise MixreorgError(f"world {name} has no evaluation folder to measure the split {split!r} in; give it one")
     else:
-        open_voc_split(Path(_absolute(world.evaluation)), split)
+        open_voc_split(Path(absolute(world.evaluation)), split)
 
 
 def make_world(name: str, world: WorldConfig, out: Path, console: Console) -> None:
@@ -159,7 +163,3 @@ def world_commands(name: str, world: WorldConfig) -> tuple[str, ...]:
     tokenizer = ["mixreorg", "data", "tokenizer", "--data", paths.data[0], "--out", paths.tokenizer]
     tokenizer += ["--vocab-size", str(world.vocab_size), "--context-length", str(world.context_length)]
     return shlex.join(scenes), shlex.join(tokenizer)
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())

@@ -103,9 +103,14 @@ class ScenesConfig(StrictConfig):
         return self
 
     @property
+    def labelled_stuff(self) -> tuple[str, ...]:
+        """The stuff that has labels of its own; elsewhere it is background."""
+        return self.stuff if self.label_stuff else ()
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """Name of every label of the masks, from 0, ``"background"``."""
-        return ("background", *self.classes, *(self.stuff if self.label_stuff else ()))
+        return ("background", *self.classes, *self.labelled_stuff)
 
     @property
     def num_bits(self) -> int:
