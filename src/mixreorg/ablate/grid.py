@@ -110,17 +110,29 @@ def expand_rows(spec: AblationSpec) -> list[PlannedRow]:
     return rows
 
 
-def select(spec: AblationSpec, runs: Sequence[PlannedRun], only: Collection[str]) -> list[PlannedRun]:
-    """The runs of some rows; all where ``only`` is empty.
+def select(
+    spec: AblationSpec, runs: Sequence[PlannedRun], only: Collection[str], seeds: Collection[int] = ()
+) -> list[PlannedRun]:
+    """The runs of some rows and seeds; all where these are empty.
 
     Args:
         spec: that was planned.
         runs: from :func:`plan`.
         only: names of rows, before or after the expansion of grids.
+        seeds: of the runs.
 
     Raises:
-        MixreorgError: no such row.
+        MixreorgError: no such row, or none of them has such a seed.
     """
+    chosen = _select_rows(spec, runs, only)
+    for seed in seeds:
+        if all(run.seed != seed for run in chosen):
+            known = ", ".join(str(seed) for seed in sorted({run.seed for run in chosen}))
+            raise MixreorgError(f"--seed {seed}: none of these rows has that seed; there are {known}")
+    return [run for run in chosen if not seeds or run.seed in seeds]
+
+
+def _select_rows(spec: AblationSpec, runs: Sequence[PlannedRun], only: Collection[str]) -> list[PlannedRun]:
     if not only:
         return list(runs)
     chosen: set[str] = set()

@@ -10,6 +10,7 @@ from rich.console import Console
 from mixreorg.ablate.accounts import Part, add_part, this_machine
 from mixreorg.ablate.collect import collect, is_trained
 from mixreorg.ablate.grid import PlannedRun, plan, select
+from mixreorg.ablate.join import join_results
 from mixreorg.ablate.measuring import MeasureJob, SplitJob, is_measured
 from mixreorg.ablate.queue import Ended, Job, Slot, Stage, make_slots, run_jobs
 from mixreorg.ablate.report import write_report
@@ -51,6 +52,7 @@ def run_ablation(
     workers: int = 1,
     device: Device = "auto",
     only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     console: Console | None = None,
 ) -> AblationOutcome:
     """Train and measure what an ablation asks for and is not there yet, then write its results.
@@ -62,6 +64,7 @@ def run_ablation(
         workers: runs at once.
         device: as for :func:`~mixreorg.train.trainer.train`.
         only: rows to run; all by default. The report holds all that is there.
+        seeds: to run of these rows; all by default.
         console: where progress goes; standard error by default.
 
     Raises:
@@ -71,7 +74,7 @@ def run_ablation(
     console = console or Console(stderr=True)
     spec, out = read_spec(spec_file), out.absolute()
     runs = plan(spec)
-    chosen = select(spec, runs, only)
+    chosen = select(spec, runs, only, seeds)
     device_type = available_device().type if device == "auto" else device
     slots = make_slots(workers, device_type)
     jobs = {run.folder: _measure_job(spec, run) for run in runs}
@@ -105,6 +108,21 @@ def report_ablations(files: Sequence[Path], out: Path) -> Path:
         MixreorgError: a file is no result file, or the report cannot be written.
     """
     return write_report([read_results(path) for path in files], out)
+
+
+def join_ablations(files: Sequence[Path], out: Path) -> Path:
+    """Write one ``results.json`` from those of one ablation that ran in several places, and its page, CSV and Markdown.
+
+    Returns:
+        The page.
+
+    Raises:
+        MixreorgError: a file is no result file, or they do not belong together (:func:`join_results`); nothing is
+            written then.
+    """
+    joined = join_results([read_results(path) for path in files], [str(path) for path in files])
+    write_json(out / "results.json", joined.to_dict())
+    return write_report([joined], out)
 
 
 def _check_unchanged(out: Path, run: PlannedRun) -> None:

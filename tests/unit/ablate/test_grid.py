@@ -133,6 +133,16 @@ def test_a_grid_becomes_rows_named_by_their_values():
         select(spec, runs, ["mixreorgg"])
 
 
+def test_seeds_of_the_chosen_rows_can_be_chosen():
+    rows = spec_values()["rows"]
+    rows["mixreorg"]["seeds"] = [1, 2]
+    spec = make_spec(rows=rows)
+    chosen = select(spec, plan(spec), [], [1, 2])
+    assert [(run.row.name, run.seed) for run in chosen] == [("groupvit", 1), ("mixreorg", 1), ("mixreorg", 2)]
+    with pytest.raises(MixreorgError, match="--seed 2: none of these rows has that seed; there are 0, 1"):
+        select(spec, plan(spec), ["groupvit"], [2])
+
+
 def parsed(line):
     command = typer.main.get_command(app)
     words = shlex.split(line)[1:]
@@ -215,10 +225,11 @@ def test_the_ablation_and_the_commands_of_the_page_about_it_are_understood(tmp_p
     assert {run.row.name for run in plan(spec)} == {"groupvit", "unit-1", "unit-2", "unit-4"}
     (lines,) = re.findall(r"^```console\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     values = [parsed(line) for line in lines.splitlines()]
-    assert [(value["workers"], list(value["only"] or ()), value["report"]) for value in values] == [
-        (2, [], False),
-        (1, ["groupvit", "unit-1"], False),
-        (1, [], True),
+    assert [(value["workers"], list(value["only"] or ()), value["report"], value["join"]) for value in values] == [
+        (2, [], False, False),
+        (1, ["groupvit", "unit-1"], False, False),
+        (1, [], True, False),
+        (1, [], False, True),
     ]
     select(read_spec(EXAMPLE), plan(read_spec(EXAMPLE)), values[1]["only"])
     for target in re.findall(r"\]\(([^)#]+)\)", page):

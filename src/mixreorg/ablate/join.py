@@ -1,0 +1,66 @@
+"""Joining the result files of one ablation that ran in several places, or at several times."""
+
+from collections.abc import Sequence
+
+from mixreorg.ablate.results import AblationResults, RunResult
+from mixreorg.config import differences
+from mixreorg.errors import MixreorgError
+
+_COMPARED = ("recipe", "world", "settings")
+"""Of a row: what makes its runs comparable. Labels and sections may have changed."""
+
+
+def join_results(parts: Sequence[AblationResults], names: Sequence[str]) -> AblationResults:
+    """One result of all runs. Title, notes, rows and labels are those of the last part, which describes them all.
+
+    A run that two parts hold is taken from the one that has finished it.
+
+    Args:
+        parts: results of the same ablation, for example with other seeds each.
+        names: of the parts, for messages.
+
+    Raises:
+        MixreorgError: another ablation; a row, a world or the measure changed; or two parts finished the same run.
+    """
+    whole = parts[-1]
+    for part, name in zip(parts, names, strict=True):
+        _check_same(part, name, whole, names[-1])
+    runs: dict[tuple[str, int], tuple[RunResult, str]] = {}
+    for part, name in zip(parts, names, strict=True):
+        for run in part.runs:
+            known = runs.get((run.row, run.seed))
+            if known is not None and known[0].state == run.state == "finished":
+                raise MixreorgError(
+                    f"{run.row}, seed {run.seed}: both {known[1]} and {name} hold it finished; leave one of them out"
+                )
+            if known is None or known[0].state == "unfinished":
+                runs[run.row, run.seed] = (run, name)
+    order = {row.name: number for number, row in enumerate(whole.rows)}
+    joined = sorted((run for run, _ in runs.values()), key=lambda run: (order[run.row], run.seed))
+    return whole.updated(runs=tuple(joined))
+
+
+def _check_same(part: AblationResults, name: str, whole: AblationResults, last: str) -> None:
+    if part.title != whole.title:
+        raise MixreorgError(
+            f"{name} is about {part.title!r}, {last} about {whole.title!r}: only one ablation can be joined"
+        )
+    if part.spec["measure"] != whole.spec["measure"]:
+        changed = ", ".join(differences(part.spec["measure"], whole.spec["measure"]))
+        raise MixreorgError(f"{name} was measured with another {changed} than {last}; measure its runs anew")
+    measured = {split.world for split in part.splits if split.world is not None}
+    rows = {row.name: row for row in whole.rows}
+    begun = {run.row for run in part.runs}
+    for row in part.rows:
+        if row.name not in begun:
+            continue
+        if row.name not in rows:
+            raise MixreorgError(f"{name} has runs of {row.name}, which {last} does not know; give the newest file last")
+        other = rows[row.name]
+        changed = ", ".join(field for field in _COMPARED if getattr(row, field) != getattr(other, field))
+        if changed:
+            raise MixreorgError(f"{row.name} has another {changed} in {name} than in {last}")
+        measured.add(row.world)
+    for world in sorted(measured):
+        if part.spec["worlds"][world] != whole.spec["worlds"].get(world):
+            raise MixreorgError(f"the world {world} of {name} is another one than in {last}")
