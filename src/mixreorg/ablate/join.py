@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mixreorg.ablate.results import AblationResults, RunResult
+from mixreorg.ablate.spec import AblationSpec
 from mixreorg.config import differences
 from mixreorg.errors import MixreorgError
 
@@ -40,13 +41,18 @@ def join_results(parts: Sequence[AblationResults], names: Sequence[str]) -> Abla
     return whole.updated(runs=tuple(joined))
 
 
+def _read(results: AblationResults, name: str) -> AblationSpec:
+    """The ablation as it is understood now: a file of an earlier version lacks the newest fields."""
+    return AblationSpec.from_dict(results.spec, source=f"the ablation in {name}")
+
+
 def _check_same(part: AblationResults, name: str, whole: AblationResults, last: str) -> None:
     if part.title != whole.title:
         raise MixreorgError(
             f"{name} is about {part.title!r}, {last} about {whole.title!r}: only one ablation can be joined"
         )
-    if part.spec["measure"] != whole.spec["measure"]:
-        changed = ", ".join(differences(part.spec["measure"], whole.spec["measure"]))
+    spec, other_spec = _read(part, name), _read(whole, last)
+    if changed := ", ".join(differences(spec.measure.to_dict(), other_spec.measure.to_dict())):
         raise MixreorgError(f"{name} was measured with another {changed} than {last}; measure its runs anew")
     measured = {split.world for split in part.splits if split.world is not None}
     rows = {row.name: row for row in whole.rows}
@@ -62,5 +68,5 @@ def _check_same(part: AblationResults, name: str, whole: AblationResults, last: 
             raise MixreorgError(f"{row.name} has another {changed} in {name} than in {last}")
         measured.add(row.world)
     for world in sorted(measured):
-        if part.spec["worlds"][world] != whole.spec["worlds"].get(world):
+        if spec.worlds[world] != other_spec.worlds.get(world):
             raise MixreorgError(f"the world {world} of {name} is another one than in {last}")

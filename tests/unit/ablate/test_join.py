@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from ablation_kit import result_values, run_values
+from ablation_kit import make_spec, result_values, run_values
 from typer.testing import CliRunner
 
 from mixreorg.ablate.join import join_results
@@ -77,6 +77,13 @@ def test_parts_of_another_ablation_are_refused(last, message):
     with pytest.raises(MixreorgError) as caught:
         joined(part(run_values("mixreorg", 0, 24.0)), last)
     assert message in str(caught.value)
+
+
+def test_a_file_of_an_earlier_version_lacks_the_newest_fields():
+    first, second = part(run_values("groupvit", 0, 20.0)), part(run_values("groupvit", 1, 23.0))
+    second["spec"] = make_spec().to_dict()
+    assert first["spec"]["measure"] != second["spec"]["measure"]
+    assert len(joined(first, second).runs) == 2
 
 
 def test_rows_that_have_not_begun_may_have_changed():
