@@ -12,10 +12,14 @@ from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_na
 from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_text, two_line_label
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mixreorg.charts import Figure
 
 _COLORS = ("#2f7fd6", "#e07b1a", "#2e9e63", "#b0479a", "#8a7d1f", "#5a6acf", "#c2453d", "#3a9aa5")
 _MAX_POINTS = 200
+_LEAST_POINTS = 5.0
+"""Width of a chart of rows: an axis cut to a fraction of a point would make nothing look like much."""
 _SECTIONS_WITHOUT_OVERVIEW = 4
 """So many sections are taken in at a glance."""
 
@@ -83,6 +87,7 @@ def row_chart(results: AblationResults, rows: Sequence[RowResult], split: SplitF
             axes.axvline(found.mean, color=color, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)), [two_line_label(row.label) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    _widen(axes)
     axes.set_xlabel(f"{metric_name(HEADLINE)} on {plain_text(split.name)}, %", color=INK)
     return figure
 
@@ -118,6 +123,7 @@ def overview_chart(results: AblationResults, parts: Sequence[Section], split: Sp
                 continue
             color = _COLORS[1] if row.name == row.baseline else _COLORS[0]
             axes.errorbar(found.mean, place, xerr=found.deviation, fmt="D", color=color, markersize=5, capsize=3)
+        _widen(axes)
         axes.set_xlabel(f"{metric_name(metric)}, %", color=INK)
     axes = panels[0]
     axes.set_yticks(range(len(lines)), labels, color=INK)
@@ -179,6 +185,13 @@ def run_curves(runs: Sequence[RunResult]) -> tuple["Figure", "Figure"]:
         add_legend(axes, columns=4)
     miou[1].set_ylim(bottom=0)
     return loss[0], miou[0]
+
+
+def _widen(axes: "Axes") -> None:
+    low, high = axes.get_xlim()
+    missing = _LEAST_POINTS - (high - low)
+    if missing > 0:
+        axes.set_xlim(low - missing / 2, high + missing / 2)
 
 
 def _points(records: Sequence[dict[str, float | None]], name: str) -> list[tuple[float | None, float | None]]:

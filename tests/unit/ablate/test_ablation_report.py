@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from ablation_kit import result_values, run_values, two_by_two
 
-from mixreorg.ablate.figures import all_charts, row_chart
+from mixreorg.ablate.figures import all_charts, overview_chart, row_chart
 from mixreorg.ablate.report import to_markdown, write_report
 from mixreorg.ablate.results import AblationResults, read_results, to_csv
 from mixreorg.ablate.run import report_ablations
-from mixreorg.ablate.tables import sections
+from mixreorg.ablate.tables import Section, sections
 from mixreorg.errors import MixreorgError
 from page_kit import Page
 
@@ -186,6 +186,20 @@ def test_charts_show_the_whole_label_of_a_row(file):
     (shown,) = (tick.get_text() for tick in axes.get_yticklabels())
     assert shown.replace("\n", " ") == label.replace("$", r"\$")
     assert max(map(len, shown.splitlines())) < 40
+
+
+def test_small_differences_are_not_made_to_look_large():
+    values = result_values([run_values("groupvit", 0, 24.0), run_values("mixreorg", 0, 24.2)])
+    results = AblationResults.from_dict(values)
+    split, rows = results.splits[0], results.rows
+    for figure in (
+        row_chart(results, rows, split),
+        overview_chart(results, [Section("Methods & more", rows, ())], split),
+    ):
+        for axes in figure.axes:
+            low, high = axes.get_xlim()
+            assert high - low == pytest.approx(5)
+            assert all(low < value < high for line in axes.lines for value in line.get_xdata())
 
 
 def in_sections(results, number):
