@@ -11,7 +11,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import write_atomically
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
 
 INK = "#010203"

@@ -12,9 +12,7 @@ from mixreorg.ablate.tables import HEADLINE, WITH_BACKGROUND, Section, metric_na
 from mixreorg.charts import INK, add_legend, new_axes, new_panels, plain_text, two_line_label
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from mixreorg.charts import Figure
+    from mixreorg.charts import Axes, Figure
 
 _COLORS = ("#2f7fd6", "#e07b1a", "#2e9e63", "#b0479a", "#8a7d1f", "#5a6acf", "#c2453d", "#3a9aa5")
 _MAX_POINTS = 200
