@@ -109,7 +109,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path):
     result = ablate(EXAMPLE, EXAMPLE, "--out", tmp_path / "out")
     assert (result.returncode, result.stderr) == (
         2,
-        "error: 2 files: give one ablation, or add --report to read result files\n",
+        "error: 2 files: give one ablation, or add --report or --join to read result files\n",
     )
     assert not (tmp_path / "out").exists()
 
