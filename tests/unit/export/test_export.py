@@ -265,11 +265,10 @@ def test_half_precision_halves_the_file(model, exports, tmp_path, precision) -> 
         weights = ".bin" if to == "openvino" else ".onnx"
         whole = (exports / f"baked{suffix}").with_suffix(weights).stat().st_size
         assert path.with_suffix(weights).stat().st_size < 0.75 * whole
-        found, expected = (ExportedSegmenter(file, threads=1)(photo()) for file in (path, exports / "baked.onnx"))
-        # Not the scores of all names: where the processor computes in bfloat16, a single patch may change its group,
-        # and the best score of a name may be that of this patch.
-        assert (found.label_map == expected.label_map).mean() > 0.95
-        assert found.scores.max() == pytest.approx(expected.scores.max(), abs=0.05)
+        # The best score of a name may be that of a single patch; of this picture none changes its group where OpenVINO
+        # computes in bfloat16.
+        scores = ExportedSegmenter(path, threads=1)(photo(seed=1)).scores
+        np.testing.assert_allclose(scores, ExportedSegmenter(exports / "baked.onnx")(photo(seed=1)).scores, atol=0.05)
 
 
 def test_int8_is_calibrated_on_photos(model, exports, tmp_path) -> None:
