@@ -77,7 +77,7 @@ def test_an_ablation_is_stopped_and_gone_on_with(spec, tmp_path):
     assert result.checkpoints["best"].step in (6, 12)
     assert {"own", "common"} == set(result.checkpoints["best"].mixed_mask_accuracy)
     measured = set(result.checkpoints["best"].splits["test"])
-    assert {"foreground_miou", "background_miou", "things_miou", "stuff_miou"} <= measured
+    assert {"foreground_miou", "background_miou", "things_miou", "stuff_miou", "stuff_named_things"} <= measured
     assert [record["step"] for record in result.curve.val] == [6, 12]
     assert len(result.curve.train) == 12
     assert "MixReorg" in (out / "index.html").read_text(encoding="utf-8")

@@ -21,6 +21,8 @@ _NAMES = {
     "things_miou": "things: foreground mIoU",
     "stuff_miou": "stuff: foreground mIoU",
     "things_grouping_oracle_miou": "things: grouping oracle",
+    "things_named_stuff": "things that take the name of stuff",
+    "stuff_named_things": "stuff that takes the name of a thing",
 }
 # Facts about a measurement rather than merits of a model, and metrics that only the result file and the CSV hold.
 _NOT_SHOWN = (

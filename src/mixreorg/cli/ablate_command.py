@@ -36,6 +36,8 @@ def ablate(
     """
     if report and join:
         raise MixreorgError("--report shows result files one after the other, --join makes one of them: give either")
+    if (report or join) and (only or seed):
+        raise MixreorgError("--only and --seed choose what is run; --report and --join run nothing: leave them out")
     if len(files) != 1 and not (report or join):
         raise MixreorgError(f"{len(files)} files: give one ablation, or add --report or --join to read result files")
     from rich.console import Console

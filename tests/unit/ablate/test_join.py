@@ -102,3 +102,13 @@ def test_the_command_writes_one_file_and_its_page(tmp_path):
     assert result.exit_code == 0
     assert len(read_results(out / "results.json").runs) == 4
     assert "4 of 4 runs are finished" in (out / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["--report", "--join"])
+@pytest.mark.parametrize("choice", ["--only", "--seed"])
+def test_what_runs_nothing_takes_no_choice_of_runs(kind, choice, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["ablate", kind, str(tmp_path / "results.json"), "--out", str(out), choice, "1"]
+    with pytest.raises(MixreorgError, match="--only and --seed choose what is run"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert not out.exists()

@@ -35,6 +35,14 @@ def test_there_are_no_kinds_without_stuff_and_no_oracle_without_segments():
     assert set(things_and_stuff(result, ("grass",))) == {"things_miou", "stuff_miou"}
 
 
+def test_names_that_changed_places_are_counted():
+    result = counted([0], [0], [0])
+    result.present.add(np.array([[0, 0, 1, 1, 2, 3, 3]]), np.array([[2, 0, 0, 3, 0, 2, 3]]))
+    kinds = things_and_stuff(result, {"grass", "sand"})
+    assert kinds["things_named_stuff"] == pytest.approx(50)  # the dog that is a cat is not
+    assert kinds["stuff_named_things"] == pytest.approx(100 / 3)
+
+
 def test_a_made_world_knows_its_stuff_where_it_is_a_class():
     worlds = make_spec(
         worlds={
