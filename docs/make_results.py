@@ -15,7 +15,7 @@ from mixreorg.files import read_json, write_text
 
 DOCS = Path(__file__).parent
 
-_FIRST = ("easy", "medium")
+_FIRST = ("easy", "named", "large", "medium")
 """Files that the page begins with; the others follow by name."""
 _INTRODUCTION = """# Results
 

@@ -1,0 +1,57 @@
+"""Make the picture of names that change places from the folder of experiments/large.yaml.
+
+python docs/make_named_image.py large
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mixreorg.demo.pictures import spread_stems
+from mixreorg.eval.evaluate import read_pair
+from mixreorg.eval.voc_split import open_voc_split
+from mixreorg.interop.loading import load_model
+from mixreorg.palette import class_colors
+from mixreorg.segment.drawing import PAPER, contact_sheet, draw_legend, draw_overlay
+from mixreorg.segment.segmenter import Segmenter, default_protocol
+
+IMAGE = Path(__file__).parent / "images" / "named_stuff.png"
+ROWS = {"GroupViT": "multilabel", "MixReorg": "mixreorg_multilabel"}
+SIDE = 144
+FONT_SIZE = 13
+
+
+def main() -> None:
+    """Write six test scenes at equal distances, two per row: picture, truth, both models, all with the true names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ablation", type=Path, help="folder of the ablation")
+    ablation = parser.parse_args().ablation
+    split = open_voc_split(ablation / "worlds" / "large" / "scenes" / "VOC", "test")
+    models = {title: load_model(ablation / "runs" / row / "seed-0") for title, row in ROWS.items()}
+    segmenters = {name: Segmenter(model, default_protocol(model)) for name, model in models.items()}
+    cells = []
+    for stem in spread_stems(split, 6):
+        photo, mask = read_pair(split, stem)
+        true = [index for index in range(1, len(split.classes) + 1) if (mask == index).any()]
+        colors = class_colors(len(true), has_background=False)
+        maps = {"truth": np.searchsorted(true, mask)}
+        for title, segmenter in segmenters.items():
+            maps[title] = segmenter(photo, [split.classes[index - 1] for index in true]).label_map
+        pictures = [(title, draw_overlay(photo, labels, colors, opacity=0.7)) for title, labels in maps.items()]
+        names = list(zip((split.class_names[index - 1] for index in true), colors, strict=True))
+        cells.append([("picture", photo), *pictures, ("names", _square(draw_legend(names, SIDE, FONT_SIZE)))])
+    sheet = contact_sheet([left + right for left, right in zip(cells[::2], cells[1::2], strict=True)], cell_size=SIDE)
+    sheet.save(IMAGE, optimize=True)
+
+
+def _square(legend: Image.Image) -> Image.Image:
+    """At the top left of a cell, so that its text keeps its size."""
+    cell = Image.new("RGB", (SIDE, SIDE), PAPER)
+    cell.paste(legend, (0, 0))
+    return cell
+
+
+if __name__ == "__main__":
+    main()
