@@ -11,11 +11,12 @@ from PIL import Image
 
 from mixreorg.demo.pictures import spread_stems
 from mixreorg.eval.evaluate import read_pair
+from mixreorg.eval.split import class_labels
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.loading import load_model
 from mixreorg.palette import class_colors
 from mixreorg.segment.drawing import PAPER, contact_sheet, draw_legend, draw_overlay
-from mixreorg.segment.segmenter import Segmenter, default_protocol
+from mixreorg.segment.segmenter import Segmenter
 
 IMAGE = Path(__file__).parent / "images" / "named_stuff.png"
 ROWS = {"GroupViT": "multilabel", "MixReorg": "mixreorg_multilabel"}
@@ -29,18 +30,17 @@ def main() -> None:
     parser.add_argument("ablation", type=Path, help="folder of the ablation")
     ablation = parser.parse_args().ablation
     split = open_voc_split(ablation / "worlds" / "large" / "scenes" / "VOC", "test")
-    models = {title: load_model(ablation / "runs" / row / "seed-0") for title, row in ROWS.items()}
-    segmenters = {name: Segmenter(model, default_protocol(model)) for name, model in models.items()}
+    segmenters = {title: Segmenter(load_model(ablation / "runs" / row / "seed-0")) for title, row in ROWS.items()}
     cells = []
     for stem in spread_stems(split, 6):
         photo, mask = read_pair(split, stem)
-        true = [index for index in range(1, len(split.classes) + 1) if (mask == index).any()]
-        colors = class_colors(len(true), has_background=False)
-        maps = {"truth": np.searchsorted(true, mask)}
-        for title, segmenter in segmenters.items():
-            maps[title] = segmenter(photo, [split.classes[index - 1] for index in true]).label_map
+        true, truth = np.unique(class_labels(split, mask), return_inverse=True)  # every pixel has a class
+        classes = [split.classes[index] for index in true]
+        colors = class_colors(len(classes), has_background=False)
+        maps = {"truth": truth.reshape(mask.shape)}
+        maps |= {title: segmenter(photo, classes).label_map for title, segmenter in segmenters.items()}
         pictures = [(title, draw_overlay(photo, labels, colors, opacity=0.7)) for title, labels in maps.items()]
-        names = list(zip((split.class_names[index - 1] for index in true), colors, strict=True))
+        names = [(item.name, color) for item, color in zip(classes, colors, strict=True)]
         cells.append([("picture", photo), *pictures, ("names", _square(draw_legend(names, SIDE, FONT_SIZE)))])
     sheet = contact_sheet([left + right for left, right in zip(cells[::2], cells[1::2], strict=True)], cell_size=SIDE)
     sheet.save(IMAGE, optimize=True)
