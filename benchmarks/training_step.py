@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness import median_seconds, print_environment, print_table
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.recipes import scenes_mixreorg
 

@@ -15,7 +15,8 @@ from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.mixed_masks import held_out_pairs
 from mixreorg.files import read_json
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.source_index import draw_source_index
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.drawing import contact_sheet

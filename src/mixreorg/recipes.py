@@ -15,7 +15,7 @@ from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.models.text_encoder import TextEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.segment.protocol import Protocol

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.models.dual_encoder import DualEncoderConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.segment.protocol import Protocol
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.config import DataConfig, EvaluationConfig, OptimConfig, TrainConfig

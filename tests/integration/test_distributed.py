@@ -15,8 +15,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mixreorg.objectives.groupvit import GroupViTConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
+from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.train.config import EngineConfig, TrainConfig
 from mixreorg.train.trainer import train
 
@@ -107,6 +108,13 @@ NOUNS = {
     "mixreorg in chunks": (MixReorgConfig, {"repeated_nouns": "positive"}, "dog\ncar\n", 4),
     # Means over what exists, of which the processes have different numbers.
     "mixreorg among nouns": (partial(MixReorgConfig, candidates="nouns"), {}, "dog\ncar\n", None),
+    "mixreorg from the captions' side": (partial(MixReorgConfig, text_to_patch=WeightSchedule()), {}, "dog\n", 4),
+    "mixreorg from the nouns' side": (
+        partial(MixReorgConfig, text_to_patch=WeightSchedule(), text_to_patch_texts="nouns"),
+        {},
+        "dog\ncar\n",
+        None,
+    ),
     "mixreorg by dice": (partial(MixReorgConfig, mixed_form="dice"), {}, "dog\ncar\n", None),
 }
 

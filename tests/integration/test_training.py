@@ -13,7 +13,7 @@ from mixreorg.files import write_json
 from mixreorg.interop.initialise import InitConfig
 from mixreorg.interop.loading import load_model
 from mixreorg.objectives.groupvit import GroupViTConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.tokenizer import Tokenizer
 from mixreorg.train.card import read_card

@@ -19,7 +19,8 @@ from mixreorg.files import read_json, write_json
 from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import read_tensors, resolve_model_folder
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.train.config import TrainConfig

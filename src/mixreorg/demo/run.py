@@ -26,7 +26,8 @@ from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
 from mixreorg.interop.loading import load_model
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.recipes import scenes_mixreorg
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.train.config import TrainConfig

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixreorg.distributed import mean_over_processes
+from mixreorg.distributed import gather, mean_over_processes
 
 MixedLossForm = Literal["cross_entropy", "mixed_probability", "binary_cross_entropy", "dice"]
 
@@ -163,6 +163,40 @@ def mixed_noun_loss(assignment: Tensor, similarity: Tensor, named: Tensor, targe
         losses = -target_log_probability(assignment, torch.stack(own, dim=-1), targets)
         exists = named.any(dim=-1).gather(1, targets)
         return _mean_where(losses, exists)
+
+
+def text_to_patch_loss(assignment: Tensor, similarity: Tensor, named: Tensor, targets: Tensor) -> Tensor:
+    """Loss of the mixed masks from the texts' side: each text has to find the patches of its own images.
+
+    A text attends to every mixed patch n of the global batch by ``sum_s A[s, n] exp(similarity[s, t])``; the loss is
+    the negative log of the share of that attention which falls on patches whose source the text belongs to. One patch
+    that the text fits is enough, so unlike the other side this does not ask the rest of the image to fit it too.
+
+    Args:
+        assignment: ``[M, S, N]`` as in :func:`mixed_loss`.
+        similarity: ``[M, S, T]`` scaled similarity of each segment with each text; every process has the same T texts.
+        named: ``[M, K, T]`` bool, which texts belong to each source image of a mixed image.
+        targets: ``[M, N]`` int64 below K, source that each patch came from.
+
+    Returns:
+        Scalar mean over the texts that have patches in the mixed images of the global batch; 0 if there are none.
+    """
+    with torch.autocast(assignment.device.type, enabled=False):
+        assignment, similarity, named = assignment.float(), similarity.float(), named.float()
+        source = F.one_hot(targets, named.shape[1]).to(assignment.dtype)
+        # [M, S, N] @ [M, N, K]: how much of each source image every segment holds
+        mass = assignment @ source
+        exists = mean_over_processes(source.sum(dim=1).flatten() @ named.flatten(0, 1)) > 0
+        attention = torch.stack([_attention(similarity, mass @ named), _attention(similarity, mass.sum(2, True))])
+        own, everything = gather(attention[None]).logsumexp(dim=0)
+        return _mean_where(everything - own, exists)
+
+
+def _attention(similarity: Tensor, mass: Tensor) -> Tensor:
+    """``[T]``: log of the attention that texts give to the patches of this process, of ``mass`` ``[M, S, T or 1]``."""
+    empty = mass < _TINY
+    log_mass = mass.masked_fill(empty, 1.0).log().masked_fill(empty, MISSING)
+    return (similarity + log_mass).flatten(0, 1).logsumexp(dim=0)
 
 
 def target_log_probability(assignment: Tensor, log_probability: Tensor, targets: Tensor) -> Tensor:

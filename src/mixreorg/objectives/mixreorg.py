@@ -6,14 +6,11 @@ of mixing, combination and losses are this package's choices, each an option of 
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mixreorg.config import StrictConfig
 from mixreorg.distributed import local_rows
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.image_encoder import ImageEncoding, StageOneState
@@ -21,92 +18,22 @@ from mixreorg.models.layers import block_index
 from mixreorg.objectives.groupvit import TextSide, original_loss, project_images, project_texts
 from mixreorg.objectives.losses import (
     MISSING,
-    MixedLossForm,
     contrastive_loss,
     mixed_loss,
     mixed_mask_accuracy,
     mixed_noun_loss,
     scaled_similarity,
     target_log_probability,
+    text_to_patch_loss,
 )
-from mixreorg.objectives.mixing import Combine, ProgressiveMixing
-from mixreorg.objectives.multi_label import MultiLabelConfig, check_scale, gather_features, noun_features
+from mixreorg.objectives.mixing import ProgressiveMixing
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
+from mixreorg.objectives.multi_label import check_scale, gather_features, noun_features
 from mixreorg.objectives.objective import Features, Objective, segments_in_use
 from mixreorg.objectives.source_index import SourceIndex, draw_source_index, group_candidates
-from mixreorg.objectives.terms import LossTerms, WeightSchedule
+from mixreorg.objectives.terms import LossTerms
 from mixreorg.randomness import keyed_uniform, make_key
 from mixreorg.text.noun_prompts import NounPrompts
-
-
-class MixReorgConfig(StrictConfig):
-    """MixReorg's objective. The defaults are the complete method; what the paper leaves open is an option."""
-
-    kind: Literal["mixreorg"] = "mixreorg"
-    num_contextual_blocks: int = Field(1, ge=0)
-    """Lc: blocks of stage 1 that see whole images before the patches are mixed."""
-    group_size: int = Field(4, ge=1)
-    """K: images mixed together. A batch that K does not divide ends with a smaller group."""
-    mixed_per_group: int | None = Field(None, ge=1)
-    """Mixed images that are made of each group. None: as many as it has images, so that every patch is used once,
-    which restoration needs. Fewer cost less time."""
-    block: int = Field(2, ge=1)
-    """Side of the mixing unit in patches."""
-    combine: Combine = "sum"
-    """Progressive mixing before each further block of stage 1."""
-    mixed: WeightSchedule = WeightSchedule()
-    """Weight of the mixed-mask loss."""
-    restored: WeightSchedule = WeightSchedule()
-    """Weight of the contrastive loss of restored images."""
-    mixed_form: MixedLossForm = "mixed_probability"
-    candidates: Literal["group", "batch", "nouns"] = "batch"
-    """Texts that a mixed patch chooses from: its group's K captions, the whole global batch's, or the batch's nouns as
-    the multi-label loss puts them into prompts. With nouns, a patch is right with any noun of its own caption."""
-    detach_text: bool = False
-    """Whether the mixed loss leaves the text encoder alone."""
-    mixed_group_tokens: Literal["learned", "mean"] = "learned"
-    """Group tokens that mixed images start with: the learned ones, or the mean of their group's contextual ones."""
-    restored_group_tokens: Literal["original", "mean"] = "original"
-    """Group tokens that group restored images: the original branch's, or the mean of their group's mixed ones."""
-    share_mean: bool = False
-    """Whether tokens that carry context enter a mix with their image's mean replaced by their group's. A patch can
-    then not be told by the common mark that attention leaves on all patches of its image."""
-    detach_context: bool = False
-    """Whether tokens that carry context enter a mix as constants, so that the mixed loss cannot teach the original
-    branch to mark them."""
-    context_dropout: float = Field(0.0, ge=0, lt=1)
-    """Chance that progressive mixing leaves out a mixing unit, which then goes on without context."""
-    patch_weights: Literal["uniform", "relevance"] = "uniform"
-    """Weights of patches in the mixed loss: all alike, or by their probability of their own caption in the original
-    image, so that patches which no caption speaks of count less."""
-    counted_patches: float = Field(1.0, gt=0, le=1)
-    """Share of a mixed image's patches that its loss counts: those that fit their own captions best. Below 1, patches
-    that no caption speaks of need not be explained; in its trial on scenes half of them taught less than all."""
-    multi_label: MultiLabelConfig = MultiLabelConfig()
-    """GroupViT's loss of original images on the captions' nouns; off by default."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "MixReorgConfig":
-        if self.mixed_form == "dice" and (self.patch_weights != "uniform" or self.counted_patches < 1):
-            raise ValueError("mixed_form 'dice' compares whole masks; it needs patch_weights 'uniform' and all patches")
-        if self.mixed_per_group is not None and self.mixed_per_group > self.group_size:
-            raise ValueError(f"mixed_per_group {self.mixed_per_group} exceeds group_size {self.group_size}")
-        if self.candidates == "nouns":
-            if self.mixed_form != "mixed_probability" or self.patch_weights != "uniform" or self.counted_patches < 1:
-                raise ValueError("candidates 'nouns' need mixed_form 'mixed_probability' and all patches alike")
-            if not self.multi_label.is_on or self.multi_label.weight.start_step > self.mixed.start_step:
-                raise ValueError(
-                    "candidates 'nouns' need the multi-label loss, which makes the prompts, from as early on"
-                )
-        if self.mixed_share < 1 and self.restored.weight > 0:
-            raise ValueError("restoration needs every patch: take mixed_per_group null, or restored.weight 0")
-        if self.context_dropout > 0 and self.combine == "none":
-            raise ValueError("context_dropout leaves out what progressive mixing adds; it needs a combine")
-        return self
-
-    @property
-    def mixed_share(self) -> float:
-        """Mixed images per image."""
-        return (self.mixed_per_group or self.group_size) / self.group_size
 
 
 @dataclass(frozen=True)
@@ -161,16 +88,17 @@ class MixReorgObjective(Objective):
         each patch's source in its group), ``restored`` ``[B, D]``; for weights by relevance also
         ``original_segments`` and ``original_assignment``.
         """
-        mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
+        restored_weight = self.config.restored.at(step)
+        needs_mixed = self.config.mixed.at(step) > 0 or self.config.text_to_patch.at(step) > 0
         features = {"text": self.model.text_encoder(token_ids)}
         features |= noun_features(self.model, self.config.multi_label, nouns, step)
         mixed, restored = None, None
-        if mixed_weight == 0 and restored_weight == 0:
+        if not needs_mixed and restored_weight == 0:
             original = self.model.image_encoder(images, keys)
         else:
             original, mixed, restored = self.branches(images, keys, with_restored=restored_weight > 0)
         features |= {"image": original.pooled, "segments_in_use": segments_in_use(original)}
-        if mixed is not None and mixed_weight > 0:
+        if mixed is not None and needs_mixed:
             features |= mixed.features
             if self.config.patch_weights == "relevance":
                 features["original_segments"] = original.segment_tokens.detach()
@@ -192,6 +120,10 @@ class MixReorgObjective(Objective):
             loss, diagnostics["mixed_mask_accuracy"] = mixed
             total = total + self.config.mixed.at(step) * loss
             terms["mixed"] = loss.detach()
+            if self.config.text_to_patch.at(step) > 0:
+                loss = self.text_to_patch_loss(features, text)
+                total = total + self.config.text_to_patch.at(step) * loss
+                terms["text_to_patch"] = loss.detach()
         if "restored" in everyone:
             images = project_images(self.model, everyone["restored"], "batch_only")
             loss = contrastive_loss(images, text.embeddings, self.model.scale, text.rows)
@@ -284,6 +216,19 @@ class MixReorgObjective(Objective):
         # [M, S, E] x [T, E] -> [M, S, T]
         return segments, candidates, scaled_similarity(segments, embeddings, self.model.scale)
 
+    def text_to_patch_loss(self, features: Features, text: TextSide) -> Tensor:
+        """Loss of the mixed masks from the texts' side, a scalar; arguments as in :meth:`mixed_loss`."""
+        segments, candidates, similarity = self._compare(features, text)
+        sources = candidates + text.rows.start
+        if self.config.text_to_patch_texts == "nouns":
+            embeddings, named = self._nouns(text)
+            if len(embeddings) == 0:
+                return 0.0 * segments.sum()
+            similarity, named = scaled_similarity(segments, embeddings, self.model.scale), named[sources]
+        else:
+            named = F.one_hot(sources, len(text.embeddings)).bool()
+        return text_to_patch_loss(features["mixed_assignment"], similarity, named, features["mixed_place"])
+
     def noun_loss(self, assignment: Tensor, segments: Tensor, sources: Tensor, place: Tensor, text: TextSide) -> Tensor:
         """Loss of the mixed masks over the nouns of the global batch, each in the first of its prompts.
 
@@ -296,19 +241,22 @@ class MixReorgObjective(Objective):
             place: ``[M, N]`` int64, which of these each patch came from.
             text: captions and nouns of all processes.
         """
+        embeddings, named = self._nouns(text)
+        if len(embeddings) == 0:
+            return 0.0 * segments.sum()
+        similarity = scaled_similarity(segments, embeddings, self.model.scale)
+        return mixed_noun_loss(assignment, similarity, named[sources], place)
+
+    def _nouns(self, text: TextSide) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[W, E]`` of the global batch's nouns, and which each caption has, ``[B_global, W]`` bool."""
         assert text.nouns is not None
         words, word = torch.unique(text.nouns.words, return_inverse=True)
-        if len(words) == 0:
-            return 0.0 * segments.sum()
         position = torch.arange(len(word), device=word.device)
         first = position.new_full(words.shape, len(word)).scatter_reduce(0, word, position, "amin")
         embeddings = text.nouns.embeddings[first]
-        if self.config.detach_text:
-            embeddings = embeddings.detach()
         named = torch.zeros(len(text.embeddings), len(words), dtype=torch.bool, device=word.device)
         named[text.nouns.owners, word] = True
-        similarity = scaled_similarity(segments, embeddings, self.model.scale)
-        return mixed_noun_loss(assignment, similarity, named[sources], place)
+        return embeddings.detach() if self.config.detach_text else embeddings, named
 
     @torch.no_grad()
     def relevance(self, features: Features, text: TextSide, source: Tensor) -> Tensor:

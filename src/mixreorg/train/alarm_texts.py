@@ -6,7 +6,7 @@ Every suggestion of a setting is written as the argument that makes it, so that 
 import math
 from collections.abc import Mapping
 
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.train.config import TrainConfig
 
 

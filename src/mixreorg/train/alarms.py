@@ -8,7 +8,7 @@ from statistics import median
 from typing import Literal
 
 from mixreorg.models.dual_encoder import LOGIT_SCALE_MAX
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.train import alarm_texts as texts
 from mixreorg.train.alarm_config import AlarmConfig
 from mixreorg.train.config import TrainConfig
@@ -27,7 +27,7 @@ AlarmKind = Literal[
     "slow",
 ]
 
-LOSS_TERMS = ("contrastive", "mixed", "restored", "multi_label")
+LOSS_TERMS = ("contrastive", "mixed", "text_to_patch", "restored", "multi_label")
 
 # Records that a value is smoothed over, by their median: a record holds one batch, and batches differ.
 _SMOOTHED = 5

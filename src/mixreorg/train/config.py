@@ -9,7 +9,7 @@ from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.interop.initialise import InitConfig
 from mixreorg.models.dual_encoder import DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.segment.protocol import Protocol, groupvit_protocol
 from mixreorg.train.alarm_config import AlarmConfig
 

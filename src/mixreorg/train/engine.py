@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from mixreorg.distributed import world_size
 from mixreorg.errors import MixreorgError
 from mixreorg.models.layers import TransformerBlock
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.objective import Features, Objective
 from mixreorg.objectives.terms import LossTerms
 from mixreorg.text.noun_prompts import NounPrompts

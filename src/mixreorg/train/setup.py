@@ -8,7 +8,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.objective import Objective
 from mixreorg.text.noun_prompts import NounPrompter
 from mixreorg.text.nouns import NounList

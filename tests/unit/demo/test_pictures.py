@@ -11,7 +11,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.groupvit import TextSide
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.palette import distinct_colors
 from mixreorg.randomness import sample_keys
 from mixreorg.segment.protocol import Protocol

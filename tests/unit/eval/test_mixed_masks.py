@@ -10,7 +10,8 @@ from mixreorg.eval.mixed_masks import held_out_pairs, mixed_mask_accuracy_on
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.pixels import normalise, to_uint8
 from mixreorg.objectives.groupvit import project_texts
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.randomness import sample_keys

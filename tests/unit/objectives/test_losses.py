@@ -11,6 +11,7 @@ from mixreorg.objectives.losses import (
     mixed_loss,
     mixed_mask_accuracy,
     mixed_noun_loss,
+    text_to_patch_loss,
 )
 from mixreorg.objectives.terms import WeightSchedule
 
@@ -160,3 +161,44 @@ def test_the_loss_over_nouns_counts_any_noun_of_the_patch() -> None:
     loss.backward()
     assert similarity.grad is not None
     assert similarity.grad.isfinite().all()
+
+
+def test_texts_look_for_the_patches_of_their_images_among_all_mixed_ones() -> None:
+    torch.manual_seed(6)
+    assignment = torch.rand(2, 3, 4).softmax(dim=1)
+    similarity = (3 * torch.randn(2, 3, 5)).requires_grad_()
+    # The second text belongs to images of both mixed images, the last one to none.
+    named = torch.tensor([[[1, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]]]).bool()
+    targets = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
+    loss = text_to_patch_loss(assignment, similarity, named, targets)
+    attention = assignment.transpose(1, 2) @ similarity.exp()
+    losses = []
+    for text in range(4):
+        own = [attention[m, n, text] for m in range(2) for n in range(4) if named[m, targets[m, n], text]]
+        losses.append(-(torch.stack(own).sum() / attention[..., text].sum()).log())
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    loss.backward()
+    assert similarity.grad is not None
+    assert similarity.grad[..., :4].abs().sum() > 0
+    assert torch.equal(similarity.grad[..., 4], torch.zeros(2, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(text_to_patch_loss(assignment, similarity, named, targets), loss)
+    assert text_to_patch_loss(assignment, similarity, torch.zeros_like(named), targets) == 0
+
+
+def test_a_text_needs_one_segment_of_its_image_and_no_other_image_s() -> None:
+    """The other side asks every segment of an image to fit its caption; this one is content with the best."""
+    assignment = F.one_hot(torch.tensor([[0, 1, 2, 3]]), 4).float().transpose(1, 2)
+    named, targets = torch.eye(2, dtype=torch.bool)[None], torch.tensor([[0, 0, 1, 1]])
+    right = torch.tensor([[[30.0, 0.0], [0.0, 0.0], [0.0, 30.0], [0.0, 0.0]]])
+    assert text_to_patch_loss(assignment, right, named, targets) < 1e-6
+    shared = right.clone()
+    shared[0, 3, 0] = 30.0
+    assert text_to_patch_loss(assignment, shared, named, targets) == pytest.approx(math.log(2) / 2)
+    wrong = (10 * right.flip(2)).requires_grad_()
+    loss = text_to_patch_loss(assignment, wrong, named, targets)
+    assert loss.item() == pytest.approx(300 - math.log(2))
+    loss.backward()
+    assert wrong.grad is not None
+    assert wrong.grad.isfinite().all()
+    assert wrong.grad.abs().max() > 0.1

@@ -8,7 +8,8 @@ from torch import Tensor
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
 from mixreorg.objectives.losses import mixed_loss, scaled_similarity
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.source_index import draw_source_index
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
 from mixreorg.objectives.losses import contrastive_loss, multi_label_loss
-from mixreorg.objectives.mixreorg import MixReorgConfig, MixReorgObjective
+from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.objective import Objective
 from mixreorg.objectives.terms import WeightSchedule
@@ -121,8 +122,12 @@ def inputs(model: DualEncoder) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(6, 3, 32, 32), model.tokenizer.encode(captions), torch.arange(6) * 7919
 
 
+OWN_OPTIONS = ("candidates", "text_to_patch", "text_to_patch_texts")
+"""Of MixReorg's objective; all others are those of the multi-label loss."""
+
+
 def build(model: DualEncoder, kind: str, **options: Any) -> Objective:
-    objective = {"candidates": options.pop("candidates")} if "candidates" in options else {}
+    objective = {name: options.pop(name) for name in OWN_OPTIONS if name in options}
     options = {"multi_label": {"weight": {"weight": 0.5}, "num_nouns": 2, **options}, **objective}
     if kind == "groupvit":
         return GroupViTObjective(model, GroupViTConfig.from_dict(options))
@@ -224,6 +229,42 @@ def test_nouns_as_candidates_need_their_prompts() -> None:
         MixReorgConfig(candidates="nouns", multi_label=late)
     with pytest.raises(ValueError, match="mixed_form 'mixed_probability'"):
         MixReorgConfig(candidates="nouns", mixed_form="dice", multi_label=late)
+
+    with pytest.raises(ValueError, match="text_to_patch_texts 'nouns' need the multi-label loss"):
+        MixReorgConfig(text_to_patch=WeightSchedule(), text_to_patch_texts="nouns")
+
+
+@pytest.mark.parametrize("texts", ["captions", "nouns"])
+def test_texts_look_for_mixed_patches(model: DualEncoder, tokenizer: Tokenizer, texts: str) -> None:
+    objective = build(model, "mixreorg", text_to_patch={"weight": 0.5}, text_to_patch_texts=texts).eval()
+    assert isinstance(objective, MixReorgObjective)
+    features = objective.features(*inputs(model), 0, prompts(tokenizer))
+    text = project_texts(model, features["text"], slice(0, 6), features["nouns"], features["noun_words"])
+    terms = objective.loss(features, 0)
+    embeddings, captions_of = text.embeddings, [{caption} for caption in range(6)]
+    if texts == "nouns":
+        words = sorted({word for word in WORDS.flatten().tolist() if word >= 0})
+        prompted = model.text_encoder(tokenizer.encode([f"a photo of a {NAMES[word]}." for word in words]))
+        embeddings = F.normalize(model.text_projector(prompted), dim=-1)
+        captions_of = [{caption for caption in range(6) if word in WORDS[caption]} for word in words]
+    similarity = model.scale * objective.embed_segments(features["mixed_segments"]) @ embeddings.T
+    attention = features["mixed_assignment"].transpose(1, 2) @ similarity.exp()
+    # Groups of two: the source of a mixed patch is one of the two images of its group.
+    source = torch.arange(6)[:, None] // 2 * 2 + features["mixed_place"]
+    losses = []
+    for index, captions in enumerate(captions_of):
+        own = torch.stack([source == caption for caption in captions]).any(dim=0)
+        losses.append(-(attention[..., index][own].sum() / attention[..., index].sum()).log())
+    torch.testing.assert_close(terms.terms["text_to_patch"], torch.stack(losses).mean().detach(), rtol=1e-4, atol=1e-5)
+    without = build(model, "mixreorg").eval().loss(features, 0)
+    assert "text_to_patch" not in without.terms
+    torch.testing.assert_close(terms.total, without.total + 0.5 * torch.stack(losses).mean(), rtol=1e-5, atol=1e-5)
+
+
+def test_texts_without_nouns_look_for_nothing(model: DualEncoder, tokenizer: Tokenizer) -> None:
+    objective = build(model, "mixreorg", text_to_patch={"weight": 1.0}, text_to_patch_texts="nouns")
+    terms = objective(*inputs(model), 0, prompts(tokenizer, WORDS.clamp(max=-1)))
+    assert float(terms.terms["text_to_patch"]) == 0
 
 
 def test_the_loss_comes_with_its_schedule(model: DualEncoder, tokenizer: Tokenizer) -> None:

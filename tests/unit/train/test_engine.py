@@ -9,7 +9,7 @@ from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.text.noun_prompts import NounPrompts
@@ -93,13 +93,14 @@ OBJECTIVES = [
     MixReorgConfig(
         group_size=2, candidates="nouns", multi_label=MultiLabelConfig(weight=WeightSchedule(), num_nouns=2)
     ),
+    MixReorgConfig(group_size=2, text_to_patch=WeightSchedule()),
 ]
 
 
 @pytest.mark.parametrize(
     "objective",
     OBJECTIVES,
-    ids=["groupvit", "complete", "gate", "reduced", "fewer mixed", "nouns", "all", "mixed nouns"],
+    ids=["groupvit", "complete", "gate", "reduced", "fewer mixed", "nouns", "all", "mixed nouns", "texts' side"],
 )
 @pytest.mark.parametrize("chunk", [2, 4, 6])
 def test_the_gradient_in_chunks_is_the_gradient_of_the_whole(

@@ -18,7 +18,7 @@ from mixreorg.data.problems import Problems
 from mixreorg.data.specs import expand
 from mixreorg.data.transforms import augment
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.randomness import numpy_generator, sample_keys
 from mixreorg.text.noun_prompts import NounPrompts
 from mixreorg.text.tokenizer import Tokenizer

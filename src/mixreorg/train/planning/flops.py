@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mixreorg.models.image_encoder import ImageEncoderConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.text.templates import prompt_length
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.planning.costs import (
@@ -89,7 +89,7 @@ def encoder_costs(config: TrainConfig, numerics: Numerics, text_length: int | No
         **_grouping(image, numerics),
     }
     objective = config.objective
-    if isinstance(objective, MixReorgConfig) and (objective.mixed.weight or objective.restored.weight):
+    if isinstance(objective, MixReorgConfig) and (objective.mixes or objective.restored.weight):
         grouping = sum(_grouping(image, numerics).values(), Cost())
         mixed = _stage_one(image, objective.num_contextual_blocks, numerics) + _progressive(image, objective, numerics)
         # All patches are mixed, also where few mixed images are made of them.
@@ -114,12 +114,13 @@ def loss_costs(config: TrainConfig, numerics: Numerics, share: int, global_batch
     if nouns:
         costs["multi-label loss"] = _multi_label(share, global_batch, nouns, embed, numerics)
     if isinstance(objective, MixReorgConfig):
-        if objective.mixed.weight:
+        if objective.mixes:
             mixed = round(share * objective.mixed_share)
-            rows = mixed * model.image.num_segments[1]
-            costs["mixed loss"] = projector(rows, model.image.width, hidden, embed, numerics) + _mixed_loss(
-                config.model.image, objective, mixed, global_batch, embed
-            )
+            segments = projector(mixed * model.image.num_segments[1], model.image.width, hidden, embed, numerics)
+            costs["mixed loss"] = segments + _mixed_loss(model.image, objective, mixed, global_batch, embed)
+            if objective.text_to_patch.weight:
+                other_side = _text_to_patch_loss(model.image, objective, mixed, global_batch, embed)
+                costs["text-to-patch loss"] = segments + other_side
         if objective.restored.weight:
             costs["restored loss"] = images + contrast
     return costs
@@ -220,4 +221,24 @@ def _mixed_loss(
         words = global_batch * objective.multi_label.num_nouns
         flops += 2.0 * rows * embed * words
         saved += _FLOAT * (rows * words * (2 + objective.group_size) + words * embed)
+    return Cost(flops, saved)
+
+
+def _text_to_patch_loss(
+    image: ImageEncoderConfig, objective: MixReorgConfig, share: int, global_batch: int, embed: int
+) -> Cost:
+    """Similarity of segments and texts again, and the attention of texts to their own and to all mixed patches."""
+    segments, patches, sources = image.num_segments[1], image.grid[0] * image.grid[1], objective.group_size
+    rows, texts = share * segments, global_batch
+    flops = 2.0 * rows * embed * global_batch
+    saved = float(_FLOAT * (rows * embed + global_batch * embed))
+    if objective.text_to_patch_texts == "nouns":
+        texts = global_batch * objective.multi_label.num_nouns
+        flops += 2.0 * rows * embed * texts
+        saved += _FLOAT * texts * embed
+    # Patches' sources, what every segment holds of them, and whether a text has any.
+    flops += 2.0 * (rows * patches * sources + rows * sources * texts + share * sources * texts)
+    saved += _FLOAT * (share * patches * sources + rows * sources + share * sources * texts)
+    # Both attentions keep their logits, the own one also its logarithms and where they do not exist.
+    saved += rows * texts * (3 * _FLOAT + 1)
     return Cost(flops, saved)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.planning.costs import Cost, Numerics, transformer_block
 from mixreorg.train.planning.flops import encoder_costs, loss_costs, noun_length
@@ -149,7 +149,7 @@ def _largest_block(config: TrainConfig, numerics: Numerics, text_length: int | N
     """Bytes per pair that the backward pass through one recomputed transformer block keeps."""
     image, text, objective = config.model.image, config.model.text, config.objective
     branches = [1.0, 1.0]
-    if isinstance(objective, MixReorgConfig) and (objective.mixed.weight or objective.restored.weight):
+    if isinstance(objective, MixReorgConfig) and (objective.mixes or objective.restored.weight):
         both = 1 + objective.mixed_share
         branches = [both, both + 1 if objective.restored.weight else both]
     tokens: list[float] = [
@@ -177,7 +177,7 @@ def _feature_bytes(config: TrainConfig) -> float:
     numbers: float = config.model.text.width * (1 + nouns) + image.width
     if isinstance(objective, MixReorgConfig):
         patches, segments = image.grid[0] * image.grid[1], image.num_segments[1]
-        if objective.mixed.weight:
+        if objective.mixes:
             numbers += objective.mixed_share * (segments * (image.width + patches) + patches)
         if objective.restored.weight:
             numbers += image.width

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from mixreorg.errors import MixreorgError
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.train.config import TrainConfig
 from mixreorg.train.planning.calibration import StepTime
 from mixreorg.train.planning.flops import PartFlops, flops_per_pair

@@ -7,7 +7,7 @@ from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.image_encoder import ImageEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.recipes import recipe
@@ -28,6 +28,12 @@ OBJECTIVES: dict[str, GroupViTConfig | MixReorgConfig] = {
     "cross entropy": MixReorgConfig(mixed_form="cross_entropy"),
     "binary": MixReorgConfig(mixed_form="binary_cross_entropy"),
     "mixed nouns": MixReorgConfig(candidates="nouns", multi_label=MultiLabelConfig(weight=WeightSchedule())),
+    "captions' side": MixReorgConfig(text_to_patch=WeightSchedule()),
+    "nouns' side": MixReorgConfig(
+        text_to_patch=WeightSchedule(),
+        text_to_patch_texts="nouns",
+        multi_label=MultiLabelConfig(weight=WeightSchedule()),
+    ),
     "dice in the group": MixReorgConfig(mixed_form="dice", candidates="group"),
     "restored alone": MixReorgConfig(mixed=WeightSchedule(weight=0.0)),
     "nouns": GroupViTConfig(multi_label=MultiLabelConfig(weight=WeightSchedule())),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
-from mixreorg.objectives.mixreorg import MixReorgConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.recipes import recipe
 from mixreorg.train.config import EngineConfig, TrainConfig
 from mixreorg.train.planning.costs import Numerics
