@@ -202,6 +202,17 @@ def scenes_mixreorg_multilabel() -> TrainConfig:
     return base.updated(recipe="scenes_mixreorg_multilabel", objective=objective)
 
 
+def scenes_mixreorg_both_sides() -> TrainConfig:
+    """``scenes_mixreorg_multilabel`` whose nouns look for their mixed patches as well, with weight 3.
+
+    Where captions name things and what is behind them, this keeps names with what they name: without it one name
+    serves for both (``docs/results.md``).
+    """
+    base = scenes_mixreorg_multilabel()
+    objective = base.objective.updated(text_to_patch=WeightSchedule(weight=3.0), text_to_patch_texts="nouns")
+    return base.updated(recipe="scenes_mixreorg_both_sides", objective=objective)
+
+
 _FULL_SCALE = (
     groupvit_vits_cc12m,
     groupvit_vits_gcc_yfcc,
@@ -210,7 +221,13 @@ _FULL_SCALE = (
     finetune_mixreorg_vits,
     finetune_groupvit_vits,
 )
-_SCENES = (scenes_groupvit, scenes_groupvit_multilabel, scenes_mixreorg, scenes_mixreorg_multilabel)
+_SCENES = (
+    scenes_groupvit,
+    scenes_groupvit_multilabel,
+    scenes_mixreorg,
+    scenes_mixreorg_multilabel,
+    scenes_mixreorg_both_sides,
+)
 _MACHINES = {"24gb": on_one_24gb, "8x80gb": on_eight_80gb}
 
 

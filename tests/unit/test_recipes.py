@@ -8,6 +8,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.interop.initialise import initialise
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.objectives.groupvit import GroupViTConfig
+from mixreorg.objectives.mixreorg_config import MixReorgConfig
+from mixreorg.objectives.terms import WeightSchedule
 from mixreorg.recipes import RECIPES, configure, recipe
 from mixreorg.train.config import DataConfig, TrainConfig
 from mixreorg.train.planning.costs import Numerics
@@ -27,6 +29,7 @@ def test_recipes_are_complete_and_named(name: str) -> None:
         ("mixreorg_vits_cc12m", "groupvit_vits_cc12m"),
         ("finetune_mixreorg_vits", "finetune_groupvit_vits"),
         ("scenes_mixreorg_multilabel", "scenes_groupvit_multilabel"),
+        ("scenes_mixreorg_both_sides", "scenes_mixreorg_multilabel"),
     ],
 )
 def test_mixreorg_recipes_change_nothing_but_the_objective(mixed: str, plain: str) -> None:
@@ -40,7 +43,7 @@ def test_the_small_recipes_assign_patches_as_each_does_best() -> None:
     assert mixed.model.updated(image=mixed.model.image.updated(assignment="hard")) == plain.model
 
 
-def test_the_multi_label_loss_is_where_it_was_published_and_in_two_small_recipes() -> None:
+def test_the_multi_label_loss_is_where_it_was_published_and_in_three_small_recipes() -> None:
     with_loss = {name for name in RECIPES if recipe(name).objective.multi_label.is_on}
     assert with_loss == {
         "groupvit_vits_gcc_yfcc",
@@ -48,10 +51,21 @@ def test_the_multi_label_loss_is_where_it_was_published_and_in_two_small_recipes
         "groupvit_vits_gcc_yfcc_8x80gb",
         "scenes_groupvit_multilabel",
         "scenes_mixreorg_multilabel",
+        "scenes_mixreorg_both_sides",
     }
     loss = recipe("groupvit_vits_gcc_yfcc").objective.multi_label
     assert (loss.weight.at(0), loss.num_nouns, loss.templates, loss.repeated_nouns) == (1.0, 3, "full", "negative")
     assert changed("scenes_groupvit_multilabel", "scenes_groupvit") == {"recipe", "objective"}
+
+
+def test_one_recipe_learns_mixed_masks_from_both_sides() -> None:
+    config = recipe("scenes_mixreorg_both_sides").objective
+    assert isinstance(config, MixReorgConfig)
+    assert (config.mixed.weight, config.text_to_patch.weight, config.text_to_patch_texts) == (1.0, 3.0, "nouns")
+    others = {name for name in RECIPES if name != "scenes_mixreorg_both_sides"}
+    assert not any(
+        getattr(recipe(name).objective, "text_to_patch", WeightSchedule(weight=0.0)).weight for name in others
+    )
 
 
 def test_a_command_line_is_checked_as_a_whole(tmp_path: Path) -> None:
