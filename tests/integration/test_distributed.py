@@ -22,7 +22,7 @@ from mixreorg.train.config import EngineConfig, TrainConfig
 from mixreorg.train.trainer import train
 
 STEPS = 20
-LOSSES = {f"train/{name}" for name in ("loss", "contrastive", "mixed", "restored", "multi_label")}
+LOSSES = {f"train/{name}" for name in ("loss", "contrastive", "mixed", "text_to_patch", "restored", "multi_label")}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Losses as pure functions of embeddings that are already gathered over all processes."""
+"""Losses as functions of embeddings; those of texts, and of whole images, are already gathered over all processes."""
 
 from typing import Literal
 
@@ -179,7 +179,8 @@ def text_to_patch_loss(assignment: Tensor, similarity: Tensor, named: Tensor, ta
         targets: ``[M, N]`` int64 below K, source that each patch came from.
 
     Returns:
-        Scalar mean over the texts that have patches in the mixed images of the global batch; 0 if there are none.
+        Scalar mean over the texts that have patches in the mixed images of the global batch; 0 if there are none. It is
+        the global batch's on every process, so its mean over processes is too.
     """
     with torch.autocast(assignment.device.type, enabled=False):
         assignment, similarity, named = assignment.float(), similarity.float(), named.float()
@@ -187,7 +188,9 @@ def text_to_patch_loss(assignment: Tensor, similarity: Tensor, named: Tensor, ta
         # [M, S, N] @ [M, N, K]: how much of each source image every segment holds
         mass = assignment @ source
         exists = mean_over_processes(source.sum(dim=1).flatten() @ named.flatten(0, 1)) > 0
-        attention = torch.stack([_attention(similarity, mass @ named), _attention(similarity, mass.sum(2, True))])
+        attention = torch.stack(
+            [_attention(similarity, mass @ named), _attention(similarity, mass.sum(dim=2, keepdim=True))]
+        )
         own, everything = gather(attention[None]).logsumexp(dim=0)
         return _mean_where(everything - own, exists)
 

@@ -38,7 +38,7 @@ from mixreorg.text.noun_prompts import NounPrompts
 
 @dataclass(frozen=True)
 class MixedBranch:
-    """What the mixed branch leaves behind for its loss and for pictures."""
+    """What the mixed branch leaves behind for its losses and for pictures."""
 
     encoding: ImageEncoding
     """Encoding of the M mixed images."""
@@ -49,7 +49,7 @@ class MixedBranch:
 
     @property
     def features(self) -> Features:
-        """What the mixed loss is made of; see :meth:`MixReorgObjective.features`."""
+        """What the mixed losses are made of; see :meth:`MixReorgObjective.features`."""
         return {
             "mixed_segments": self.encoding.segment_tokens,
             "mixed_assignment": self.encoding.patch_assignment,
@@ -58,7 +58,9 @@ class MixedBranch:
 
 
 class MixReorgObjective(Objective):
-    """``L = L_con(original) + w_res L_con(restored) + w_mix L_seg(mixed)``, and GroupViT's multi-label loss if on.
+    """``L = L_con(original) + w_res L_con(restored) + w_mix L_seg(mixed)``.
+
+    If on, also ``w_txt L_txt(mixed)``, the mixed masks from the texts' side, and GroupViT's multi-label loss.
 
     The model inside is a plain GroupViT and is all that inference needs. Parameters of learned combinations
     belong to this module.
@@ -88,8 +90,8 @@ class MixReorgObjective(Objective):
         each patch's source in its group), ``restored`` ``[B, D]``; for weights by relevance also
         ``original_segments`` and ``original_assignment``.
         """
-        restored_weight = self.config.restored.at(step)
-        needs_mixed = self.config.mixed.at(step) > 0 or self.config.text_to_patch.at(step) > 0
+        mixed_weight, restored_weight = self.config.mixed.at(step), self.config.restored.at(step)
+        needs_mixed = mixed_weight > 0 or self.config.text_to_patch.at(step) > 0
         features = {"text": self.model.text_encoder(token_ids)}
         features |= noun_features(self.model, self.config.multi_label, nouns, step)
         mixed, restored = None, None
@@ -100,7 +102,7 @@ class MixReorgObjective(Objective):
         features |= {"image": original.pooled, "segments_in_use": segments_in_use(original)}
         if mixed is not None and needs_mixed:
             features |= mixed.features
-            if self.config.patch_weights == "relevance":
+            if self.config.patch_weights == "relevance" and mixed_weight > 0:
                 features["original_segments"] = original.segment_tokens.detach()
                 features["original_assignment"] = original.patch_assignment.detach()
         if restored is not None:
@@ -113,16 +115,20 @@ class MixReorgObjective(Objective):
         everyone = gather_features(features, names)
         rows = local_rows(len(features["text"]))
         text = project_texts(self.model, everyone["text"], rows, everyone.get("nouns"), everyone.get("noun_words"))
-        mixed = self.mixed_loss(features, text) if "mixed_segments" in features else None
         original = original_loss(self.model, self.config.multi_label, features, everyone["image"], text, step)
         total, terms, diagnostics = original.total, original.terms, original.diagnostics
-        if mixed is not None:
-            loss, diagnostics["mixed_mask_accuracy"] = mixed
-            total = total + self.config.mixed.at(step) * loss
-            terms["mixed"] = loss.detach()
-            if self.config.text_to_patch.at(step) > 0:
+        if "mixed_segments" in features:
+            mixed_weight, text_weight = self.config.mixed.at(step), self.config.text_to_patch.at(step)
+            if mixed_weight > 0:
+                loss, accuracy = self.mixed_loss(features, text)
+                total = total + mixed_weight * loss
+                terms["mixed"] = loss.detach()
+            else:
+                accuracy = self.mask_accuracy(features, text)
+            diagnostics["mixed_mask_accuracy"] = accuracy
+            if text_weight > 0:
                 loss = self.text_to_patch_loss(features, text)
-                total = total + self.config.text_to_patch.at(step) * loss
+                total = total + text_weight * loss
                 terms["text_to_patch"] = loss.detach()
         if "restored" in everyone:
             images = project_images(self.model, everyone["restored"], "batch_only")
@@ -177,7 +183,8 @@ class MixReorgObjective(Objective):
             text: captions of all processes, and nouns where they are the candidates.
         """
         assignment, place = features["mixed_assignment"], features["mixed_place"]
-        segments, candidates, similarity = self._compare(features, text)
+        segments, candidates = self._mixed_segments(features, text)
+        similarity = self._to_captions(segments, text)
         of_group = _group_similarity(similarity, candidates, text.rows.start)
         accuracy = mixed_mask_accuracy(assignment, of_group, place)
         if self.config.candidates == "nouns":
@@ -200,25 +207,13 @@ class MixReorgObjective(Objective):
             features: of a :class:`MixedBranch`.
             text: captions of all processes.
         """
-        _, candidates, similarity = self._compare(features, text)
-        of_group = _group_similarity(similarity, candidates, text.rows.start)
+        segments, candidates = self._mixed_segments(features, text)
+        of_group = _group_similarity(self._to_captions(segments, text), candidates, text.rows.start)
         return mixed_mask_accuracy(features["mixed_assignment"], of_group, features["mixed_place"])
-
-    def _compare(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings ``[M, S, E]`` of mixed segments, this process's rows of their sources ``[M, K]``, and the
-        similarities ``[M, S, T]`` of segments and captions.
-        """
-        embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
-        segments = self.embed_segments(features["mixed_segments"])
-        batch = text.rows.stop - text.rows.start
-        device = segments.device
-        candidates = group_candidates(batch, self.config.group_size, device)[self._mixed_rows(batch, device)]
-        # [M, S, E] x [T, E] -> [M, S, T]
-        return segments, candidates, scaled_similarity(segments, embeddings, self.model.scale)
 
     def text_to_patch_loss(self, features: Features, text: TextSide) -> Tensor:
         """Loss of the mixed masks from the texts' side, a scalar; arguments as in :meth:`mixed_loss`."""
-        segments, candidates, similarity = self._compare(features, text)
+        segments, candidates = self._mixed_segments(features, text)
         sources = candidates + text.rows.start
         if self.config.text_to_patch_texts == "nouns":
             embeddings, named = self._nouns(text)
@@ -226,8 +221,21 @@ class MixReorgObjective(Objective):
                 return 0.0 * segments.sum()
             similarity, named = scaled_similarity(segments, embeddings, self.model.scale), named[sources]
         else:
+            similarity = self._to_captions(segments, text)
             named = F.one_hot(sources, len(text.embeddings)).bool()
         return text_to_patch_loss(features["mixed_assignment"], similarity, named, features["mixed_place"])
+
+    def _mixed_segments(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[M, S, E]`` of mixed segments, and this process's rows of their sources, ``[M, K]``."""
+        batch = text.rows.stop - text.rows.start
+        device = features["mixed_segments"].device
+        candidates = group_candidates(batch, self.config.group_size, device)[self._mixed_rows(batch, device)]
+        return self.embed_segments(features["mixed_segments"]), candidates
+
+    def _to_captions(self, segments: Tensor, text: TextSide) -> Tensor:
+        """Scaled similarities ``[M, S, T]`` of segments ``[M, S, E]`` with the captions of all processes."""
+        embeddings = text.embeddings.detach() if self.config.detach_text else text.embeddings
+        return scaled_similarity(segments, embeddings, self.model.scale)
 
     def noun_loss(self, assignment: Tensor, segments: Tensor, sources: Tensor, place: Tensor, text: TextSide) -> Tensor:
         """Loss of the mixed masks over the nouns of the global batch, each in the first of its prompts.

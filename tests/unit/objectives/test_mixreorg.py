@@ -5,13 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
 from mixreorg.objectives.losses import mixed_loss, scaled_similarity
 from mixreorg.objectives.mixreorg import MixReorgObjective
 from mixreorg.objectives.mixreorg_config import MixReorgConfig
+from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.source_index import draw_source_index
 from mixreorg.objectives.terms import LossTerms, WeightSchedule
+from mixreorg.text.tokenizer import Tokenizer
 
 OFF = WeightSchedule(weight=0.0)
 
@@ -91,6 +93,56 @@ def test_terms_follow_their_schedules(tiny_model: DualEncoder) -> None:
     objective = MixReorgObjective(tiny_model, config)
     assert "mixed" not in loss_and_gradients(objective, tiny_model, step=4)[0].terms
     assert "mixed" in loss_and_gradients(objective, tiny_model, step=5)[0].terms
+
+
+def test_the_texts_side_needs_no_other_side(tiny_model: DualEncoder) -> None:
+    def terms_of(config: MixReorgConfig, step: int) -> LossTerms:
+        model = copy.deepcopy(tiny_model)  # with the same running statistics every time
+        return loss_and_gradients(MixReorgObjective(model, config), model, step)[0]
+
+    config = MixReorgConfig(mixed=OFF, restored=OFF, text_to_patch=WeightSchedule(weight=0.5, start_step=5))
+    assert terms_of(config, 4).terms.keys() == {"contrastive"}
+    alone = terms_of(config, 5)
+    assert alone.terms.keys() == {"contrastive", "text_to_patch"}
+    torch.testing.assert_close(alone.total.detach(), alone.terms["contrastive"] + 0.5 * alone.terms["text_to_patch"])
+    both = terms_of(config.updated(mixed=WeightSchedule(weight=2.0, start_step=5)), 5)
+    torch.testing.assert_close(both.total.detach(), alone.total.detach() + 2.0 * both.terms["mixed"])
+    assert torch.equal(both.diagnostics["mixed_mask_accuracy"], alone.diagnostics["mixed_mask_accuracy"])
+
+
+def test_the_other_side_may_come_before_the_nouns(tiny_config: DualEncoderConfig, tokenizer: Tokenizer) -> None:
+    """Captions look for their patches while there are no prompts yet for the nouns that patches choose from."""
+    later = WeightSchedule(start_step=5)
+    config = MixReorgConfig(
+        mixed=later,
+        restored=OFF,
+        candidates="nouns",
+        multi_label=MultiLabelConfig(weight=later),
+        text_to_patch=WeightSchedule(),
+    )
+    model = DualEncoder(tiny_config.updated(multi_label=True), tokenizer)
+    terms, _ = loss_and_gradients(MixReorgObjective(model, config), model, step=0)
+    assert terms.terms.keys() == {"contrastive", "text_to_patch"}
+
+
+@pytest.mark.parametrize("fewer", [None, 1])
+def test_texts_look_for_their_patches_in_a_smaller_last_group_too(tiny_model: DualEncoder, fewer: int | None) -> None:
+    config = MixReorgConfig(mixed_per_group=fewer, restored=OFF, text_to_patch=WeightSchedule())
+    objective = MixReorgObjective(tiny_model, config).eval()
+    images, ids, keys = batch(tiny_model, 6)
+    features = objective.features(images, ids, keys, 0)
+    texts = project_texts(tiny_model, features["text"], slice(0, 6)).embeddings
+    attention = features["mixed_assignment"].transpose(1, 2) @ (
+        (tiny_model.scale * objective.embed_segments(features["mixed_segments"]) @ texts.T).exp()
+    )
+    made = torch.arange(6) if fewer is None else torch.tensor([0, 4])
+    source = made[:, None] // 4 * 4 + features["mixed_place"]
+    found = torch.stack([attention[..., text][source == text].sum() for text in range(6)])
+    exists = torch.stack([(source == text).any() for text in range(6)])
+    expected = -(found / attention.sum(dim=(0, 1))).log()[exists].mean()
+    torch.testing.assert_close(
+        objective.loss(features, 0).terms["text_to_patch"], expected.detach(), rtol=1e-4, atol=1e-5
+    )
 
 
 def mixed_gradients(model: DualEncoder, **changes: Any) -> dict[str, Tensor]:

@@ -94,6 +94,8 @@ def encoder_costs(config: TrainConfig, numerics: Numerics, text_length: int | No
         mixed = _stage_one(image, objective.num_contextual_blocks, numerics) + _progressive(image, objective, numerics)
         # All patches are mixed, also where few mixed images are made of them.
         permutation = patch_permutation(image.grid[0] * image.grid[1])
+        if objective.mixes:
+            mixed += Cost(2.0 * image.num_segments[1] * image.num_segments[0] * image.grid[0] * image.grid[1])
         costs["mixed branch"] = (mixed + grouping) * objective.mixed_share + permutation
         if objective.restored.weight:
             costs["restored branch"] = grouping + patch_permutation(image.grid[0] * image.grid[1])
@@ -114,13 +116,17 @@ def loss_costs(config: TrainConfig, numerics: Numerics, share: int, global_batch
     if nouns:
         costs["multi-label loss"] = _multi_label(share, global_batch, nouns, embed, numerics)
     if isinstance(objective, MixReorgConfig):
-        if objective.mixes:
-            mixed = round(share * objective.mixed_share)
-            segments = projector(mixed * model.image.num_segments[1], model.image.width, hidden, embed, numerics)
+        mixed = round(share * objective.mixed_share)
+        segments = projector(mixed * model.image.num_segments[1], model.image.width, hidden, embed, numerics)
+        if objective.mixed.weight:
             costs["mixed loss"] = segments + _mixed_loss(model.image, objective, mixed, global_batch, embed)
-            if objective.text_to_patch.weight:
-                other_side = _text_to_patch_loss(model.image, objective, mixed, global_batch, embed)
-                costs["text-to-patch loss"] = segments + other_side
+        if objective.text_to_patch.weight:
+            other_side = _text_to_patch_loss(model.image, objective, mixed, global_batch, embed)
+            costs["text-to-patch loss"] = segments + other_side
+            if not objective.mixed.weight:
+                # Mixed-mask accuracy, which else is part of the mixed loss, keeps nothing.
+                captions = 2.0 * mixed * model.image.num_segments[1] * embed * global_batch
+                costs["text-to-patch loss"] += Cost(segments.flops + captions)
         if objective.restored.weight:
             costs["restored loss"] = images + contrast
     return costs
@@ -198,11 +204,11 @@ def _multi_label(share: int, global_batch: int, nouns: int, embed: int, numerics
 def _mixed_loss(
     image: ImageEncoderConfig, objective: MixReorgConfig, share: int, global_batch: int, embed: int
 ) -> Cost:
-    """Similarity of segments and texts, patches' shares in segments, and the chosen form of the loss."""
+    """Similarity of segments and texts, and the chosen form of the loss."""
     segments, patches = image.num_segments[1], image.grid[0] * image.grid[1]
     candidates = global_batch if objective.candidates == "batch" else objective.group_size
     rows = share * segments
-    flops = 2.0 * rows * embed * global_batch + 2.0 * share * segments * image.num_segments[0] * patches
+    flops = 2.0 * rows * embed * global_batch
     saved = _FLOAT * (rows * (embed + global_batch) + global_batch * embed)
     patch_logits = share * patches * candidates
     match objective.mixed_form:
@@ -227,18 +233,17 @@ def _mixed_loss(
 def _text_to_patch_loss(
     image: ImageEncoderConfig, objective: MixReorgConfig, share: int, global_batch: int, embed: int
 ) -> Cost:
-    """Similarity of segments and texts again, and the attention of texts to their own and to all mixed patches."""
+    """Similarity of segments and texts, and the attention of texts to their own and to all mixed patches."""
     segments, patches, sources = image.num_segments[1], image.grid[0] * image.grid[1], objective.group_size
-    rows, texts = share * segments, global_batch
-    flops = 2.0 * rows * embed * global_batch
-    saved = float(_FLOAT * (rows * embed + global_batch * embed))
-    if objective.text_to_patch_texts == "nouns":
-        texts = global_batch * objective.multi_label.num_nouns
-        flops += 2.0 * rows * embed * texts
-        saved += _FLOAT * texts * embed
+    of_nouns = objective.text_to_patch_texts == "nouns"
+    # At most: words that a batch has several times are one.
+    texts = global_batch * objective.multi_label.num_nouns if of_nouns else global_batch
+    rows = share * segments
     # Patches' sources, what every segment holds of them, and whether a text has any.
-    flops += 2.0 * (rows * patches * sources + rows * sources * texts + share * sources * texts)
-    saved += _FLOAT * (share * patches * sources + rows * sources + share * sources * texts)
-    # Both attentions keep their logits, the own one also its logarithms and where they do not exist.
-    saved += rows * texts * (3 * _FLOAT + 1)
+    flops = 2.0 * (rows * embed * texts + rows * patches * sources + rows * sources * texts + share * sources * texts)
+    saved = _FLOAT * (rows * embed + texts * embed + share * patches * sources + rows * sources)
+    saved += _FLOAT * share * sources * texts
+    # The similarities before their scale; the logits of both attentions; of the own one also its logarithms and where
+    # they do not exist.
+    saved += rows * texts * (4 * _FLOAT + 1)
     return Cost(flops, saved)

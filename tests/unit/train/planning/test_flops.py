@@ -34,6 +34,9 @@ OBJECTIVES: dict[str, GroupViTConfig | MixReorgConfig] = {
         text_to_patch_texts="nouns",
         multi_label=MultiLabelConfig(weight=WeightSchedule()),
     ),
+    "texts' side alone": MixReorgConfig(
+        mixed=WeightSchedule(weight=0.0), restored=WeightSchedule(weight=0.0), text_to_patch=WeightSchedule()
+    ),
     "dice in the group": MixReorgConfig(mixed_form="dice", candidates="group"),
     "restored alone": MixReorgConfig(mixed=WeightSchedule(weight=0.0)),
     "nouns": GroupViTConfig(multi_label=MultiLabelConfig(weight=WeightSchedule())),
