@@ -19,7 +19,7 @@ from mixreorg.segment.drawing import PAPER, contact_sheet, draw_legend, draw_ove
 from mixreorg.segment.segmenter import Segmenter
 
 IMAGE = Path(__file__).parent / "images" / "named_stuff.png"
-ROWS = {"GroupViT": "long_multilabel_lr4", "MixReorg": "long_both_sides"}
+ROWS = {"GroupViT": "long_multilabel", "MixReorg": "long_both_sides"}
 SIDE = 144
 FONT_SIZE = 13
 

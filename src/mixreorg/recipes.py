@@ -205,8 +205,8 @@ def scenes_mixreorg_multilabel() -> TrainConfig:
 def scenes_mixreorg_both_sides() -> TrainConfig:
     """``scenes_mixreorg_multilabel`` whose nouns look for their mixed patches as well, with weight 3.
 
-    Where captions name things and what is behind them, this keeps names with what they name: without it one name
-    serves for both (``docs/results.md``).
+    Where captions name things and what is behind them, more names then stay with what they name, and fewer are
+    recognised (``docs/results.md``).
     """
     base = scenes_mixreorg_multilabel()
     objective = base.objective.updated(text_to_patch=WeightSchedule(weight=3.0), text_to_patch_texts="nouns")
