@@ -115,21 +115,14 @@ class MixReorgObjective(Objective):
         everyone = gather_features(features, names)
         rows = local_rows(len(features["text"]))
         text = project_texts(self.model, everyone["text"], rows, everyone.get("nouns"), everyone.get("noun_words"))
+        # Before the original images' loss, which moves the running statistics that mixed segments are projected by.
+        mixed = self._mixed_terms(features, text, step) if "mixed_segments" in features else None
         original = original_loss(self.model, self.config.multi_label, features, everyone["image"], text, step)
         total, terms, diagnostics = original.total, original.terms, original.diagnostics
-        if "mixed_segments" in features:
-            mixed_weight, text_weight = self.config.mixed.at(step), self.config.text_to_patch.at(step)
-            if mixed_weight > 0:
-                loss, accuracy = self.mixed_loss(features, text)
-                total = total + mixed_weight * loss
-                terms["mixed"] = loss.detach()
-            else:
-                accuracy = self.mask_accuracy(features, text)
-            diagnostics["mixed_mask_accuracy"] = accuracy
-            if text_weight > 0:
-                loss = self.text_to_patch_loss(features, text)
-                total = total + text_weight * loss
-                terms["text_to_patch"] = loss.detach()
+        if mixed is not None:
+            total = total + mixed.total
+            terms |= mixed.terms
+            diagnostics |= mixed.diagnostics
         if "restored" in everyone:
             images = project_images(self.model, everyone["restored"], "batch_only")
             loss = contrastive_loss(images, text.embeddings, self.model.scale, text.rows)
@@ -174,6 +167,22 @@ class MixReorgObjective(Objective):
         encodings = encoder.group(joined, both_keys).split(sizes)
         mixed = MixedBranch(encodings[1], source, rows)
         return encodings[0], mixed, encodings[2] if with_restored else None
+
+    def _mixed_terms(self, features: Features, text: TextSide, step: int) -> LossTerms:
+        """The weighted sum of both sides of the mixed masks, of which one may be off, with mixed-mask accuracy."""
+        mixed_weight, text_weight = self.config.mixed.at(step), self.config.text_to_patch.at(step)
+        terms, total = {}, torch.zeros((), device=features["mixed_segments"].device)
+        if mixed_weight > 0:
+            loss, accuracy = self.mixed_loss(features, text)
+            total = total + mixed_weight * loss
+            terms["mixed"] = loss.detach()
+        else:
+            accuracy = self.mask_accuracy(features, text)
+        if text_weight > 0:
+            loss = self.text_to_patch_loss(features, text)
+            total = total + text_weight * loss
+            terms["text_to_patch"] = loss.detach()
+        return LossTerms(total, terms, {"mixed_mask_accuracy": accuracy})
 
     def mixed_loss(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor]:
         """Loss of the mixed masks and mixed-mask accuracy (detached), both scalars.

@@ -110,6 +110,17 @@ def test_the_texts_side_needs_no_other_side(tiny_model: DualEncoder) -> None:
     assert torch.equal(both.diagnostics["mixed_mask_accuracy"], alone.diagnostics["mixed_mask_accuracy"])
 
 
+def test_mixed_segments_are_projected_by_the_statistics_of_earlier_batches(tiny_model: DualEncoder) -> None:
+    config = MixReorgConfig(text_to_patch=WeightSchedule())
+    objective = MixReorgObjective(tiny_model, config).train()
+    features = objective.features(*batch(tiny_model), 0)
+    earlier = copy.deepcopy(objective)
+    terms = objective.loss(features, 0).terms
+    text = project_texts(earlier.model, features["text"], slice(0, 6))
+    torch.testing.assert_close(terms["mixed"], earlier.mixed_loss(features, text)[0].detach())
+    torch.testing.assert_close(terms["text_to_patch"], earlier.text_to_patch_loss(features, text).detach())
+
+
 def test_the_other_side_may_come_before_the_nouns(tiny_config: DualEncoderConfig, tokenizer: Tokenizer) -> None:
     """Captions look for their patches while there are no prompts yet for the nouns that patches choose from."""
     later = WeightSchedule(start_step=5)
