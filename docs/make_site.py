@@ -60,8 +60,10 @@ NAVIGATION: dict[str, dict[str, str]] = {
 """Pages by section and title, as paths in the repository. A page that is not there is left out; one of docs that is
 not named comes last in Reference."""
 
-_LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]*)(#[^)\s]*)?\)")
-_CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+_CODE_OR_LINK = re.compile(
+    r"^```.*?^```|`[^`\n]+`|(!?\[[^\]]*\]\()([^)#\s]*)(#[^)\s]*)?\)", re.DOTALL | re.MULTILINE
+)
+"""Code is matched so that what looks like a link inside it is passed over; a link may have code in its words."""
 
 
 def page_name(path: str) -> str:
@@ -109,9 +111,7 @@ def relink(text: str, path: str, pages: Path) -> str:
         path: of the page in the repository.
         pages: folder of the site's sources, which linked files other than pages are copied to.
     """
-    parts = _CODE.split(text)
-    parts[::2] = [_LINK.sub(functools.partial(_site_link, path=path, pages=pages), part) for part in parts[::2]]
-    return "".join(parts)
+    return _CODE_OR_LINK.sub(functools.partial(_site_link, path=path, pages=pages), text)
 
 
 def build(folder: Path) -> int:
@@ -154,7 +154,7 @@ def _navigation(written: set[str]) -> str:
 
 def _site_link(match: re.Match[str], *, path: str, pages: Path) -> str:
     opening, target, anchor = match.group(1), match.group(2), match.group(3) or ""
-    if not target or "://" in target or target.startswith("mailto:"):
+    if not opening or not target or "://" in target or target.startswith("mailto:"):
         return match.group(0)
     file = (ROOT / path).parent.joinpath(target).resolve()
     if not file.exists():

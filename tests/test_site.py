@@ -49,6 +49,8 @@ def test_links_out_of_the_pages_become_copies(sources: Path) -> None:
         ("[a](../experiments)", "a"),
         ("[a](https://arxiv.org/abs/2202.11094)", "[a](https://arxiv.org/abs/2202.11094)"),
         ("`[a](nothing.md)`", "`[a](nothing.md)`"),
+        ("[`a` and b](../docs/training.md#watch)", "[`a` and b](training.md#watch)"),
+        ("```\n[a](nothing.md)\n```\n[a](../README.md)", "```\n[a](nothing.md)\n```\n[a](index.md)"),
     ],
 )
 def test_links(written: str, expected: str, tmp_path: Path) -> None:
