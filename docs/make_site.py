@@ -60,9 +60,7 @@ NAVIGATION: dict[str, dict[str, str]] = {
 """Pages by section and title, as paths in the repository. A page that is not there is left out; one of docs that is
 not named comes last in Reference."""
 
-_CODE_OR_LINK = re.compile(
-    r"^```.*?^```|`[^`\n]+`|(!?\[[^\]]*\]\()([^)#\s]*)(#[^)\s]*)?\)", re.DOTALL | re.MULTILINE
-)
+_CODE_OR_LINK = re.compile(r"^```.*?^```|`[^`\n]+`|(!?\[[^\]]*\]\()([^)#\s]*)(#[^)\s]*)?\)", re.DOTALL | re.MULTILINE)
 """Code is matched so that what looks like a link inside it is passed over; a link may have code in its words."""
 
 
