@@ -62,6 +62,7 @@ def test_one_recipe_learns_mixed_masks_from_both_sides() -> None:
     config = recipe("scenes_mixreorg_both_sides").objective
     assert isinstance(config, MixReorgConfig)
     assert (config.mixed.weight, config.text_to_patch.weight, config.text_to_patch_texts) == (1.0, 3.0, "nouns")
+    assert (config.mixed_per_group, config.multi_label.weight.weight) == (None, 3.0)
     others = {name for name in RECIPES if name != "scenes_mixreorg_both_sides"}
     assert not any(
         getattr(recipe(name).objective, "text_to_patch", WeightSchedule(weight=0.0)).weight for name in others
