@@ -19,7 +19,7 @@ from mixreorg.segment.drawing import PAPER, contact_sheet, draw_legend, draw_ove
 from mixreorg.segment.segmenter import Segmenter
 
 IMAGE = Path(__file__).parent / "images" / "named_stuff.png"
-ROWS = {"GroupViT": "long_multilabel", "MixReorg": "long_both_sides"}
+ROWS = {"GroupViT": "long_multilabel", "MixReorg": "long_every"}
 SIDE = 144
 FONT_SIZE = 13
 
@@ -28,9 +28,11 @@ def main() -> None:
     """Write six test scenes at equal distances, two per row: picture, truth, both models, all with the true names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ablation", type=Path, help="folder of the ablation")
-    ablation = parser.parse_args().ablation
+    parser.add_argument("--seed", type=int, default=1, help="of both models")
+    arguments = parser.parse_args()
+    ablation, run = arguments.ablation, f"seed-{arguments.seed}"
     split = open_voc_split(ablation / "worlds" / "large" / "scenes" / "VOC", "test")
-    segmenters = {title: Segmenter(load_model(ablation / "runs" / row / "seed-0")) for title, row in ROWS.items()}
+    segmenters = {title: Segmenter(load_model(ablation / "runs" / row / run)) for title, row in ROWS.items()}
     cells = []
     for stem in spread_stems(split, 6):
         photo, mask = read_pair(split, stem)
