@@ -4,12 +4,15 @@ python docs/make_results.py
 """
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mixreorg.ablate.figures import Chart, all_charts
-from mixreorg.ablate.report import to_markdown
+from mixreorg.ablate.report import markdown_cell, to_markdown
 from mixreorg.ablate.results import FORMAT, AblationResults, RowResult, read_results
+from mixreorg.ablate.tables import difference, is_comparable, write_difference
 from mixreorg.charts import save_png
 from mixreorg.files import read_json, write_text
 
@@ -17,6 +20,13 @@ DOCS = Path(__file__).parent
 
 _FIRST = ("easy", "named", "large", "medium")
 """Files that the page begins with; the others follow by name."""
+_GAINS = {
+    "foreground_miou": "mIoU without background",
+    "background_miou": "mIoU with background",
+    "present_miou": "true names given",
+    "recognition": "recognition",
+}
+"""Metrics of the overview by the names that they have in it."""
 _INTRODUCTION = """# Results
 
 Written by `docs/make_results.py` from the result files in [results](results), which also hold the command of every
@@ -32,11 +42,46 @@ def result_files(folder: Path = DOCS / "results") -> list[Path]:
 
 def markdown(files: list[Path]) -> str:
     """The page."""
-    parts = [_INTRODUCTION]
-    for path in files:
-        results = with_finished_runs(read_results(path))
+    all_results = {path: with_finished_runs(read_results(path)) for path in files}
+    parts = [_INTRODUCTION, overview(list(all_results.values()))]
+    for path, results in all_results.items():
         parts.append(to_markdown(results, [(chart, f"images/{name}") for chart, name in _pictures(path, results)]))
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
+
+
+def overview(all_results: Sequence[AblationResults]) -> str:
+    """What the rows of MixReorg gain over the GroupViT they are compared with, on test scenes; empty without any.
+
+    Rows that share one seed with it have no interval, and are left to their sections.
+    """
+    lines = []
+    for results in all_results:
+        rows = {row.name: row for row in results.rows}
+        (split, *_) = results.splits
+        for row in results.rows:
+            if split.name != "test" or row.method != "mixreorg" or not is_comparable(results, row, split):
+                continue
+            baseline = rows[row.baseline or ""]
+            if baseline.method != "groupvit":
+                continue
+            gains = [difference(results, row, split, metric) for metric in _GAINS]
+            if gains[0] is None or gains[0].count == 1:
+                continue
+            title = row.section or results.title
+            link = f"[{markdown_cell(title)}](#{_anchor(title)})"
+            cells = [row.label, baseline.label, str(gains[0].count), *map(write_difference, gains)]
+            lines.append(f"| {row.world} | {link} | {' | '.join(map(markdown_cell, cells))} |")
+    if not lines:
+        return ""
+    header = ["world", "comparison", "row", "against", "seeds", *_GAINS.values()]
+    return f"""## At a glance
+
+What MixReorg gains over GroupViT on test scenes, in points, with the 95 % interval over the seeds that both have. Rows
+of one seed, the controls among them, are in their sections.
+
+| {" | ".join(header)} |
+| {" | ".join(["---"] * 4 + ["---:"] * (len(header) - 4))} |
+""" + "".join(f"{line}\n" for line in lines)
 
 
 def with_finished_runs(results: AblationResults) -> AblationResults:
@@ -68,6 +113,11 @@ def main() -> None:
         results = with_finished_runs(read_results(path))
         for chart, name in _pictures(path, results):
             save_png(chart.draw(), DOCS / "images" / name)
+
+
+def _anchor(heading: str) -> str:
+    """Where a heading is found on its page."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _is_ablation(path: Path) -> bool:

@@ -44,13 +44,13 @@ def to_markdown(results: AblationResults, pictures: Sequence[tuple[Chart, str]] 
         results: of the ablation.
         pictures: its charts, each with the address of its picture; none by default.
     """
-    shown = [(chart.section, f"![{_cell(chart.title)}]({address})") for chart, address in pictures]
-    parts = [f"## {_cell(results.title)}", *_facts(results), *(text for place, text in shown if place is None)]
+    shown = [(chart.section, f"![{markdown_cell(chart.title)}]({address})") for chart, address in pictures]
+    parts = [f"## {markdown_cell(results.title)}", *_facts(results), *(text for place, text in shown if place is None)]
     for section in sections(results):
         if section.title:
-            parts.append(f"### {_cell(section.title)}")
+            parts.append(f"### {markdown_cell(section.title)}")
         parts += [text for place, text in shown if place == section.title]
-        parts += [f"{_cell(table.title)}\n\n{_markdown_table(table)}" for table in section.tables]
+        parts += [f"{markdown_cell(table.title)}\n\n{_markdown_table(table)}" for table in section.tables]
     parts.append(f"{_HOW_TO_READ}\n\n{results.selection_rule}")
     return "\n\n".join(parts) + "\n"
 
@@ -89,10 +89,10 @@ def _code(commit: str | None, dirty: bool) -> str:
 
 def _markdown_table(table: Table) -> str:
     lines = [table.header, tuple(["---"] + ["---:"] * (len(table.header) - 1)), *table.rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text that stays what it is in Markdown and in one line."""
     for character in "\\|*_`<>[]":
         text = text.replace(character, f"\\{character}")

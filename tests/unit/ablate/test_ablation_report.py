@@ -178,6 +178,17 @@ def test_the_page_of_results_holds_every_file_with_its_pictures(file, tmp_path, 
     assert row["runs"][1]["splits"]["test"]["foreground_miou"] == 29.0
 
 
+def test_the_overview_holds_what_mixing_gains_on_test_scenes(file):
+    overview, results = make_results().overview, read_results(file)
+    line = overview([results]).splitlines()[-1]
+    assert line == (
+        r"| tiny | [Methods & more](#methods--more) | MixReorg \| $x$ | GroupViT \<i\> | 2 "
+        r"| +5.0 \[-7.7, +17.7\] | +2.5 \[-3.9, +8.9\] | – | – |"
+    )
+    one = results.updated(runs=tuple(run for run in results.runs if run.seed == 0))
+    assert overview([one]) == ""
+
+
 def test_charts_show_the_whole_label_of_a_row(file):
     results = read_results(file)
     label = "MixReorg with the multi-label loss, for 2,240 of $n$ steps"
