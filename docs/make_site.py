@@ -42,6 +42,7 @@ NAVIGATION: dict[str, dict[str, str]] = {
         "Scenes": "docs/scenes.md",
         "Ablations": "docs/ablate.md",
         "Results": "docs/results.md",
+        "What they say": "docs/findings.md",
     },
     "Evaluation": {
         "Zero-shot evaluation": "docs/evaluation.md",
