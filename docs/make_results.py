@@ -12,7 +12,7 @@ from typing import Any
 from mixreorg.ablate.figures import Chart, all_charts
 from mixreorg.ablate.report import markdown_cell, to_markdown
 from mixreorg.ablate.results import FORMAT, AblationResults, RowResult, read_results
-from mixreorg.ablate.tables import difference, is_comparable, write_difference
+from mixreorg.ablate.tables import difference, metric_name, write_difference
 from mixreorg.charts import save_png
 from mixreorg.files import read_json, write_text
 
@@ -20,13 +20,8 @@ DOCS = Path(__file__).parent
 
 _FIRST = ("easy", "named", "large", "medium")
 """Files that the page begins with; the others follow by name."""
-_GAINS = {
-    "foreground_miou": "mIoU without background",
-    "background_miou": "mIoU with background",
-    "present_miou": "true names given",
-    "recognition": "recognition",
-}
-"""Metrics of the overview by the names that they have in it."""
+_GAINS = ("foreground_miou", "background_miou", "present_miou", "recognition")
+"""Metrics of the overview."""
 _INTRODUCTION = """# Results
 
 Written by `docs/make_results.py` from the result files in [results](results), which also hold the command of every
@@ -56,24 +51,23 @@ def overview(all_results: Sequence[AblationResults]) -> str:
     """
     lines = []
     for results in all_results:
-        rows = {row.name: row for row in results.rows}
         (split, *_) = results.splits
+        if split.name != "test":
+            continue
+        groupvit = {row.name: row.label for row in results.rows if row.method == "groupvit"}
         for row in results.rows:
-            if split.name != "test" or row.method != "mixreorg" or not is_comparable(results, row, split):
-                continue
-            baseline = rows[row.baseline or ""]
-            if baseline.method != "groupvit":
+            if row.method != "mixreorg" or row.baseline not in groupvit:
                 continue
             gains = [difference(results, row, split, metric) for metric in _GAINS]
             if gains[0] is None or gains[0].count == 1:
                 continue
             title = row.section or results.title
             link = f"[{markdown_cell(title)}](#{_anchor(title)})"
-            cells = [row.label, baseline.label, str(gains[0].count), *map(write_difference, gains)]
+            cells = [row.label, groupvit[row.baseline], str(gains[0].count), *map(write_difference, gains)]
             lines.append(f"| {row.world} | {link} | {' | '.join(map(markdown_cell, cells))} |")
     if not lines:
         return ""
-    header = ["world", "comparison", "row", "against", "seeds", *_GAINS.values()]
+    header = ["world", "comparison", "row", "against", "seeds", *map(metric_name, _GAINS)]
     return f"""## At a glance
 
 What MixReorg gains over GroupViT on test scenes, in points, with the 95 % interval over the seeds that both have. Rows
