@@ -95,6 +95,7 @@ def describe(
         f"{', '.join(names)}.{history and ' ' + history}",
         photo=test.photo_path(stem),
         classes=", ".join([*present, *others[:2]]),
+        background="auto",
         credit=CREDIT,
         results=CardResults(
             f"Measured on the {len(test.stems):,} scenes of a test split on which nothing was chosen, in percent, one "

@@ -192,7 +192,7 @@ def _describe(weights: GroupViTWeights, facts: CardFacts, folder: Path, name: st
     """Write the model card, with a picture that the written model made."""
     if facts.photo is not None and facts.classes is not None:
         photo = read_photo(facts.photo)
-        overlay = Segmenter(load_model(folder))(photo, facts.classes).overlay(photo)
+        overlay = Segmenter(load_model(folder))(photo, facts.classes, background=facts.background).overlay(photo)
         overlay.save(folder / PICTURE, format="PNG")
     parameters = {key: tensor for key, tensor in weights.state.items() if not key.endswith(_BUFFERS)}
     model = CardModel(

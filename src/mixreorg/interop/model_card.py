@@ -9,6 +9,7 @@ from typing import Any
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_text
 from mixreorg.models.dual_encoder import DualEncoderConfig
+from mixreorg.segment.request import Threshold
 
 CARD, PICTURE = "README.md", "picture.png"
 _RUN_CARD = "card.json"
@@ -32,6 +33,8 @@ class CardFacts:
     """Photo for the card's picture."""
     classes: str | None = None
     """Class names for that photo."""
+    background: Threshold = None
+    """Background threshold of the picture; None: the protocol's."""
     credit: str | None = None
     """Whose works the training data are made of, and under which licence."""
     results: "CardResults | None" = None

@@ -285,7 +285,8 @@ def test_the_model_card(folder: Path, tmp_path: Path) -> None:
         "config": {"evaluation": {"split": "val", "max_images": 300}, "data": {"train": ["/home/me/secret"]}},
     }
     write_json(folder / "card.json", run)
-    facts = CardFacts(license="apache-2.0", data="Captioned scenes.", photo=photo, classes="dog, cat")
+    picture_facts = {"photo": photo, "classes": "dog, cat", "background": "auto"}
+    facts = CardFacts(license="apache-2.0", data="Captioned scenes.", **picture_facts)
     out = convert_model(folder, tmp_path / "hf", "hf", facts=facts)
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: transformers\n")
@@ -302,8 +303,8 @@ def test_the_model_card(folder: Path, tmp_path: Path) -> None:
     assert "secret" not in card
     assert "| step |" not in card
     with Image.open(out / "picture.png") as picture:
-        expected_picture = Segmenter(load_model(folder))(photo, "dog, cat").overlay(Image.open(photo))
-        assert picture.tobytes() == expected_picture.tobytes()
+        expected_result = Segmenter(load_model(folder))(photo, "dog, cat", background="auto")
+        assert picture.tobytes() == expected_result.overlay(Image.open(photo)).tobytes()
     # The licence of the weights stays with them.
     again = (convert_model(out, tmp_path / "native", "native") / "README.md").read_text()
     assert again.startswith("---\nlicense: apache-2.0\nlibrary_name: mixreorg\n")
