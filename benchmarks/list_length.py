@@ -1,7 +1,9 @@
-"""mIoU with background by rule of background and number of names asked for: the true ones and others up to it."""
+"""mIoU with background by rule of background and number of names asked for.
+
+These are the true ones of each photo and others up to the number, drawn for the photo.
+"""
 
 import argparse
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,11 @@ LENGTHS = (2, 4, 8, 16, 32, 64, 128)
 def measure(segmenter: Segmenter, split: EvalSplit, length: int, background: Threshold) -> str:
     """mIoU with background over all classes of the split, in percent."""
     confusion = Confusion(len(split.classes) + 1)
-    for stem in split.stems:
+    for position, stem in enumerate(split.stems):
         photo, mask = read_pair(split, stem)
-        true = [index for index in range(1, len(split.classes) + 1) if (mask == index).any()]
-        others = (index for index in range(1, len(split.classes) + 1) if index not in true)
-        asked = [*true, *islice(others, max(length - len(true), 0))]
+        drawn = np.random.default_rng(position).permutation(len(split.classes)) + 1
+        is_true = np.isin(drawn, mask)
+        asked = [*drawn[is_true], *drawn[~is_true]][: max(length, is_true.sum())]
         names = [split.classes[index - 1] for index in asked]
         labels = segmenter(photo, names, background=background).label_map
         confusion.add(mask, np.array([0, *asked])[labels])
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("voc", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="photos of the split")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--threshold", type=float, nargs="+", default=[0.15, 0.5])
+    parser.add_argument("--threshold", type=float, nargs="+", default=[0.35, 0.5])
     arguments = parser.parse_args()
     print_environment()
     split = open_voc_split(arguments.voc, arguments.split, arguments.limit)

@@ -1,6 +1,6 @@
 """Make the folder of a bundled model from a checkpoint that was trained on scenes.
 
-python docs/make_bundled_model.py runs/scenes/checkpoints/step-00003200 scenes/VOC
+python docs/make_bundled_model.py runs/scenes scenes/VOC
 mixreorg calibrate src/mixreorg/bundled/scenes-tiny --data scenes/VOC
 
 The weights are rounded to 16 bits. What that costs is measured on the test split, together with the results that the
@@ -129,7 +129,7 @@ def make(checkpoint: str, voc: Path, name: str, out: Path, precision: Half = "fp
         name: of the model.
         out: the folder; an earlier one is replaced.
         precision: of the weights.
-        history: what came before the checkpoint's own run, for the card.
+        history: what the recipe does not say of how the checkpoint came about, for the card.
 
     Raises:
         MixreorgError: an unusable checkpoint or folder of scenes, or a model that is too large.
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--name", choices=BUNDLED, default=BUNDLED[0])
     parser.add_argument("--out", type=Path, help="folder; default: among the package's data")
     parser.add_argument("--precision", choices=("fp16", "bf16"), default="fp16")
-    parser.add_argument("--history", default="", help="sentence for the card: what the checkpoint's run began with")
+    parser.add_argument("--history", default="", help="sentence for the card: what the recipe does not say")
     arguments = parser.parse_args()
     out = arguments.out or Path(mixreorg.bundled.__file__).parent / arguments.name
     try:

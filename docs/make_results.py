@@ -22,6 +22,8 @@ _FIRST = ("easy", "named", "large", "medium")
 """Files that the page begins with; the others follow by name."""
 _GAINS = ("foreground_miou", "background_miou", "present_miou", "recognition")
 """Metrics of the overview."""
+_LEAST_SEEDS = 3
+"""Of a row of the overview: the interval of two says nothing."""
 _INTRODUCTION = """# Results
 
 Written by `docs/make_results.py` from the result files in [results](results), which also hold the command of every
@@ -47,7 +49,7 @@ def markdown(files: list[Path]) -> str:
 def overview(all_results: Sequence[AblationResults]) -> str:
     """What the rows of MixReorg gain over the GroupViT they are compared with, on test scenes; empty without any.
 
-    Rows that share one seed with it have no interval, and are left to their sections.
+    Rows that share fewer seeds with it than :data:`_LEAST_SEEDS` are left to their sections.
     """
     lines = []
     for results in all_results:
@@ -59,7 +61,7 @@ def overview(all_results: Sequence[AblationResults]) -> str:
             if row.method != "mixreorg" or row.baseline not in groupvit:
                 continue
             gains = [difference(results, row, split, metric) for metric in _GAINS]
-            if gains[0] is None or gains[0].count == 1:
+            if gains[0] is None or gains[0].count < _LEAST_SEEDS:
                 continue
             title = row.section or results.title
             link = f"[{markdown_cell(title)}](#{_anchor(title)})"
@@ -71,7 +73,7 @@ def overview(all_results: Sequence[AblationResults]) -> str:
     return f"""## At a glance
 
 What MixReorg gains over GroupViT on test scenes, in points, with the 95 % interval over the seeds that both have. Rows
-of one seed, the controls among them, are in their sections.
+of fewer than three seeds, the controls among them, are in their sections.
 
 | {" | ".join(header)} |
 | {" | ".join(["---"] * 4 + ["---:"] * (len(header) - 4))} |

@@ -90,7 +90,7 @@ def write_card(model: CardModel, facts: CardFacts, source: Path, folder: Path) -
         _front_matter(license_name, model.is_hf),
         f"# {model.name}",
         _introduction(model),
-        f"![Classes of a photo]({PICTURE})\n\n*{facts.classes}*" if (folder / PICTURE).is_file() else "",
+        _picture(facts) if (folder / PICTURE).is_file() else "",
         _use(model),
         _architecture(model),
         _training(facts, run),
@@ -121,6 +121,11 @@ def _introduction(model: CardModel) -> str:
         f"A GroupViT of {model.num_parameters / 1e6:.1f} M parameters, trained on image-caption pairs alone. It labels "
         "every pixel of a photo with one of the class names that it is given."
     )
+
+
+def _picture(facts: CardFacts) -> str:
+    background = "" if facts.background is None else f"; background: {facts.background}"
+    return f"![Classes of a photo]({PICTURE})\n\n*{facts.classes}{background}*"
 
 
 def _use(model: CardModel) -> str:
@@ -195,10 +200,15 @@ def _results(model: CardModel, facts: CardFacts, run: dict[str, Any]) -> str:
             "",
             f"Protocol `{protocol.get('name')}`: short side {protocol.get('short_side')} px, "
             f"window {'the whole photo' if protocol.get('whole') else protocol.get('window')}, "
-            f"stride {protocol.get('stride')}, background threshold {protocol.get('background_threshold')}, "
+            f"stride {protocol.get('stride')}, {_threshold(protocol)}, "
             f"templates {', '.join(protocol.get('templates', []))}",
         ]
     return "\n".join(lines)
+
+
+def _threshold(protocol: dict[str, Any]) -> str:
+    value = protocol.get("background_threshold")
+    return "no background threshold" if value is None else f"background threshold {value}"
 
 
 def _licence(name: str | None, facts: CardFacts) -> str:

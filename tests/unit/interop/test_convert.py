@@ -285,8 +285,7 @@ def test_the_model_card(folder: Path, tmp_path: Path) -> None:
         "config": {"evaluation": {"split": "val", "max_images": 300}, "data": {"train": ["/home/me/secret"]}},
     }
     write_json(folder / "card.json", run)
-    picture_facts = {"photo": photo, "classes": "dog, cat", "background": "auto"}
-    facts = CardFacts(license="apache-2.0", data="Captioned scenes.", **picture_facts)
+    facts = CardFacts(license="apache-2.0", data="Captioned scenes.", photo=photo, classes="dog, cat")
     out = convert_model(folder, tmp_path / "hf", "hf", facts=facts)
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: transformers\n")
@@ -303,12 +302,23 @@ def test_the_model_card(folder: Path, tmp_path: Path) -> None:
     assert "secret" not in card
     assert "| step |" not in card
     with Image.open(out / "picture.png") as picture:
-        expected_result = Segmenter(load_model(folder))(photo, "dog, cat", background="auto")
-        assert picture.tobytes() == expected_result.overlay(Image.open(photo)).tobytes()
+        expected_picture = Segmenter(load_model(folder))(photo, "dog, cat").overlay(Image.open(photo))
+        assert picture.tobytes() == expected_picture.tobytes()
     # The licence of the weights stays with them.
     again = (convert_model(out, tmp_path / "native", "native") / "README.md").read_text()
     assert again.startswith("---\nlicense: apache-2.0\nlibrary_name: mixreorg\n")
     assert "AutoModel" not in again
+
+
+def test_a_card_says_which_background_its_picture_has(folder: Path, tmp_path: Path) -> None:
+    photo, pictures = tmp_path / "photo.png", set()
+    Image.effect_noise((60, 40), 80).convert("RGB").save(photo)
+    for name, background, caption in (("plain", None, "*dog, cat*"), ("all", 1.0, "*dog, cat; background: 1.0*")):
+        facts = CardFacts(photo=photo, classes="dog, cat", background=background)
+        out = convert_model(folder, tmp_path / name, "native", facts=facts)
+        assert caption in (out / "README.md").read_text()
+        pictures.add((out / "picture.png").read_bytes())
+    assert len(pictures) == 2
 
 
 def test_a_card_does_not_invent_a_licence(folder: Path, tmp_path: Path) -> None:
