@@ -106,7 +106,8 @@ def test_an_interrupt_keeps_the_finished_indexes(tmp_path: Path) -> None:
         start_new_session=True,
     )
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("*.index")) and process.poll() is None and time.monotonic() < deadline:
+    # Not a temporary file, whose name begins with a dot.
+    while not list(tmp_path.glob("[!.]*.index")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     # As a terminal does: to every process of the group.
     os.killpg(process.pid, signal.SIGINT)
