@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from mixreorg.interop.model_card import CardFacts
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
 from mixreorg.segment.protocol import groupvit_protocol
+from mixreorg.segment.request import Threshold
+from mixreorg.segment.results import Segmentation
 from mixreorg.text.tokenizer import Tokenizer
 
 LAYOUTS: tuple[Target, ...] = ("hf", "native", "original")
@@ -310,15 +313,23 @@ def test_the_model_card(folder: Path, tmp_path: Path) -> None:
     assert "AutoModel" not in again
 
 
-def test_a_card_says_which_background_its_picture_has(folder: Path, tmp_path: Path) -> None:
-    photo, pictures = tmp_path / "photo.png", set()
+@pytest.mark.parametrize(("background", "caption"), [(None, "*dog, cat*"), ("auto", "*dog, cat; background: auto*")])
+def test_a_card_says_which_background_its_picture_has(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: Threshold, caption: str
+) -> None:
+    photo, asked = tmp_path / "photo.png", []
     Image.effect_noise((60, 40), 80).convert("RGB").save(photo)
-    for name, background, caption in (("plain", None, "*dog, cat*"), ("all", 1.0, "*dog, cat; background: 1.0*")):
-        facts = CardFacts(photo=photo, classes="dog, cat", background=background)
-        out = convert_model(folder, tmp_path / name, "native", facts=facts)
-        assert caption in (out / "README.md").read_text()
-        pictures.add((out / "picture.png").read_bytes())
-    assert len(pictures) == 2
+
+    class Watched(Segmenter):
+        def __call__(self, *arguments: Any, **options: Any) -> Segmentation:
+            asked.append(options.get("background"))
+            return super().__call__(*arguments, **options)
+
+    monkeypatch.setattr("mixreorg.interop.convert.Segmenter", Watched)
+    facts = CardFacts(photo=photo, classes="dog, cat", background=background)
+    out = convert_model(folder, tmp_path / "out", "native", facts=facts)
+    assert caption in (out / "README.md").read_text()
+    assert asked == [background]
 
 
 def test_a_card_does_not_invent_a_licence(folder: Path, tmp_path: Path) -> None:
