@@ -4,6 +4,7 @@ These are the true ones of each photo and others up to the number, drawn for the
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,26 @@ from mixreorg.segment.segmenter import Segmenter
 LENGTHS = (2, 4, 8, 16, 32, 64, 128)
 
 
-def measure(segmenter: Segmenter, split: EvalSplit, length: int, background: Threshold) -> str:
-    """mIoU with background over all classes of the split, in percent."""
-    confusion = Confusion(len(split.classes) + 1)
+def measure(
+    segmenter: Segmenter, split: EvalSplit, lengths: Sequence[int], rules: Sequence[Threshold]
+) -> list[list[str]]:
+    """mIoU with background over all classes of the split, in percent: a row per rule, a column per length."""
+    count = len(split.classes)
+    confusions = [[Confusion(count + 1) for _ in lengths] for _ in rules]
     for position, stem in enumerate(split.stems):
         photo, mask = read_pair(split, stem)
-        drawn = np.random.default_rng(position).permutation(len(split.classes)) + 1
+        output = segmenter.encode([photo])
+        drawn = np.random.default_rng(position).permutation(count) + 1
         is_true = np.isin(drawn, mask)
-        asked = [*drawn[is_true], *drawn[~is_true]][: max(length, is_true.sum())]
-        names = [split.classes[index - 1] for index in asked]
-        labels = segmenter(photo, names, background=background).label_map
-        confusion.add(mask, np.array([0, *asked])[labels])
-    return f"{confusion.miou():.1f}"
+        true_first = [*drawn[is_true], *drawn[~is_true]]
+        for column, length in enumerate(lengths):
+            asked = true_first[: max(length, is_true.sum())]
+            names = [split.classes[index - 1] for index in asked]
+            for row, rule in enumerate(rules):
+                request = segmenter.request(names, background=rule)
+                labels = segmenter.decode_photo(output, photo, request).label_map
+                confusions[row][column].add(mask, np.array([0, *asked])[labels])
+    return [[f"{confusion.miou():.1f}" for confusion in row] for row in confusions]
 
 
 def main() -> None:
@@ -52,8 +61,8 @@ def main() -> None:
     print(f"{len(split.stems)} photos of {arguments.split}, {len(split.classes)} classes\n")
     lengths = sorted({min(length, len(split.classes)) for length in LENGTHS})
     rules: dict[str, Threshold] = {"Otsu": "auto"} | {f"{value:g}": value for value in arguments.threshold}
-    rows = [[title, *(measure(segmenter, split, length, rule) for length in lengths)] for title, rule in rules.items()]
-    print_table(["names", *map(str, lengths)], rows)
+    rows = measure(segmenter, split, lengths, list(rules.values()))
+    print_table(["names", *map(str, lengths)], [[title, *row] for title, row in zip(rules, rows, strict=True)])
 
 
 if __name__ == "__main__":
