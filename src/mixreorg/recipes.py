@@ -202,6 +202,22 @@ def scenes_mixreorg_multilabel() -> TrainConfig:
     return base.updated(recipe="scenes_mixreorg_multilabel", objective=objective)
 
 
+def scenes_mixreorg_contextual() -> TrainConfig:
+    """``scenes_mixreorg_multilabel`` with contextual mixing: patches are mixed after two of stage 1's three blocks.
+
+    These two attend inside the mixing unit alone. What is mixed then carries no mark of its image, by which the mixed
+    loss could be solved without finding anything (``docs/findings.md``), and a mixed image costs one block of stage 1
+    instead of three.
+    """
+    base = scenes_mixreorg_multilabel()
+    image = base.model.image.updated(num_local_blocks=2, local_window=base.objective.block)
+    return base.updated(
+        recipe="scenes_mixreorg_contextual",
+        model=base.model.updated(image=image),
+        objective=base.objective.updated(num_contextual_blocks=image.num_local_blocks),
+    )
+
+
 def scenes_mixreorg_both_sides() -> TrainConfig:
     """``scenes_mixreorg_multilabel`` whose nouns look for their mixed patches as well.
 
@@ -232,6 +248,7 @@ _SCENES = (
     scenes_groupvit_multilabel,
     scenes_mixreorg,
     scenes_mixreorg_multilabel,
+    scenes_mixreorg_contextual,
     scenes_mixreorg_both_sides,
 )
 _MACHINES = {"24gb": on_one_24gb, "8x80gb": on_eight_80gb}
