@@ -43,7 +43,15 @@ def test_the_small_recipes_assign_patches_as_each_does_best() -> None:
     assert mixed.model.updated(image=mixed.model.image.updated(assignment="hard")) == plain.model
 
 
-def test_the_multi_label_loss_is_where_it_was_published_and_in_three_small_recipes() -> None:
+def test_the_contextual_recipe_mixes_after_blocks_that_see_their_mixing_unit_alone() -> None:
+    assert changed("scenes_mixreorg_contextual", "scenes_mixreorg_multilabel") == {"recipe", "objective", "model"}
+    image, objective = recipe("scenes_mixreorg_contextual").model.image, recipe("scenes_mixreorg_contextual").objective
+    assert isinstance(objective, MixReorgConfig)
+    assert (image.num_local_blocks, image.local_window) == (2, objective.block)
+    assert objective.num_contextual_blocks == image.num_local_blocks < image.depths[0]
+
+
+def test_the_multi_label_loss_is_where_it_was_published_and_in_four_small_recipes() -> None:
     with_loss = {name for name in RECIPES if recipe(name).objective.multi_label.is_on}
     assert with_loss == {
         "groupvit_vits_gcc_yfcc",
@@ -51,6 +59,7 @@ def test_the_multi_label_loss_is_where_it_was_published_and_in_three_small_recip
         "groupvit_vits_gcc_yfcc_8x80gb",
         "scenes_groupvit_multilabel",
         "scenes_mixreorg_multilabel",
+        "scenes_mixreorg_contextual",
         "scenes_mixreorg_both_sides",
     }
     loss = recipe("groupvit_vits_gcc_yfcc").objective.multi_label
