@@ -46,6 +46,8 @@ class CardFacts:
         """Check the fields against each other."""
         if (self.photo is None) != (self.classes is None):
             raise MixreorgError("the picture of a model card needs a photo and class names: give both, or neither")
+        if self.background is not None and self.photo is None:
+            raise MixreorgError("a background threshold is for the picture of a model card: give a photo as well")
 
 
 @dataclass(frozen=True)

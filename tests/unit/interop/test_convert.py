@@ -339,3 +339,5 @@ def test_a_card_does_not_invent_a_licence(folder: Path, tmp_path: Path) -> None:
     assert "No evaluation is recorded with the weights." in card
     with pytest.raises(MixreorgError, match="needs a photo and class names"):
         CardFacts(classes="dog")
+    with pytest.raises(MixreorgError, match="give a photo as well"):
+        CardFacts(background=0.5)
