@@ -119,7 +119,13 @@ def write_difference(value: Difference | None) -> str:
 
 def _section(results: AblationResults, title: str) -> Section:
     rows = rows_of(results, title)
-    tables = [_metric_table(results, rows, split) for split in results.splits]
+    finished = any(results.finished(row.name) for row in rows)
+    tables = [
+        _metric_table(results, rows, split)
+        for split in results.splits
+        # Joined parts may have been measured on different splits; before anything is finished all are shown.
+        if not finished or any(results.by_seed(row.name, split.name, HEADLINE) for row in rows)
+    ]
     if any(_mixed(results.finished(row.name), "common") for row in rows):
         tables.append(_mixed_table(results, rows))
     return Section(title, rows, (*tables, _cost_table(results, rows)))

@@ -65,6 +65,20 @@ def test_rows_on_other_images_are_not_compared():
     assert table_rows(AblationResults.from_dict(values))[1]["difference to the baseline [95 %]"].startswith("+5.0")
 
 
+def test_a_split_that_no_row_of_a_section_was_measured_on_has_no_table_there():
+    values = two_by_two()
+    values["splits"].append({"name": "pairs", "world": None})
+    (section,) = sections(AblationResults.from_dict(values))
+    assert [table.title for table in section.tables if table.title.startswith("Split")] == ["Split test, %"]
+    measured = values["runs"][2]["checkpoints"]["best"]["splits"]
+    measured["pairs"] = measured["test"]
+    rows = table_rows(AblationResults.from_dict(values), 1)
+    assert [row["foreground mIoU"] for row in rows] == ["–", "24.0"]
+    waiting = result_values([run_values("groupvit", 0, 20.0, state="unfinished")])
+    (section,) = sections(AblationResults.from_dict(waiting))
+    assert section.tables[0].title == "Split test, %"
+
+
 def test_a_baseline_of_another_section_is_shown_first():
     values = two_by_two()
     values["rows"][0]["section"] = "Elsewhere"
