@@ -14,6 +14,8 @@ _COMPARED = ("recipe", "world", "settings")
 def join_results(parts: Sequence[AblationResults], names: Sequence[str]) -> AblationResults:
     """One result of all runs. Title, notes, rows and labels are those of the last part, which describes them all.
 
+    The last part may have been measured on further splits; runs of the others then lack these.
+
     A run that two parts hold is taken from the one that has finished it.
 
     Args:
@@ -52,7 +54,10 @@ def _check_same(part: AblationResults, name: str, whole: AblationResults, last: 
             f"{name} is about {part.title!r}, {last} about {whole.title!r}: only one ablation can be joined"
         )
     spec, other_spec = _read(part, name), _read(whole, last)
-    if changed := ", ".join(differences(spec.measure.to_dict(), other_spec.measure.to_dict())):
+    measure, other_measure = spec.measure.to_dict(), other_spec.measure.to_dict()
+    # Runs of an earlier part may lack splits that were added since: tables then show none of these for them.
+    other_measure["splits"] = [split for split in other_measure["splits"] if split in measure["splits"]]
+    if changed := ", ".join(differences(measure, other_measure)):
         raise MixreorgError(f"{name} was measured with another {changed} than {last}; measure its runs anew")
     measured = {split.world for split in part.splits if split.world is not None}
     rows = {row.name: row for row in whole.rows}

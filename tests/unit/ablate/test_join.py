@@ -86,6 +86,18 @@ def test_a_file_of_an_earlier_version_lacks_the_newest_fields():
     assert len(joined(first, second).runs) == 2
 
 
+def test_the_last_part_may_have_further_splits():
+    further = changed_spec("measure", {"splits": [{"name": "test"}, {"name": "pairs", "split": "test_heldout"}]})
+    further["splits"] = [{"name": "test", "world": None}, {"name": "pairs", "world": None}]
+    further["runs"] = [run_values("mixreorg", 1, 29.0)]
+    first = part(run_values("mixreorg", 0, 24.0))
+    whole = joined(first, further)
+    assert [split.name for split in whole.splits] == ["test", "pairs"]
+    assert whole.by_seed("mixreorg", "test", "foreground_miou") == {0: 24.0, 1: 29.0}
+    with pytest.raises(MixreorgError, match=r"0\.json was measured with another splits than 1\.json"):
+        joined(further, first)
+
+
 def test_rows_that_have_not_begun_may_have_changed():
     assert joined(part(run_values("groupvit", 0, 20.0)), changed_row(settings={"steps": 24})).rows[1].settings == {
         "steps": 24
