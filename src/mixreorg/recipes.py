@@ -207,7 +207,7 @@ def scenes_mixreorg_contextual() -> TrainConfig:
 
     These two attend inside the mixing unit alone. What is mixed then carries no mark of its image, by which the mixed
     loss could be solved without finding anything, and a mixed image costs one block of stage 1 instead of three. It
-    finds things a little better and parts them from the background a little worse (``docs/findings.md``).
+    has as much mIoU without background, and less with it (``docs/findings.md``).
     """
     base = scenes_mixreorg_multilabel()
     image = base.model.image.updated(num_local_blocks=2, local_window=2)
