@@ -19,7 +19,8 @@ def listed(names: Sequence[ClassName]) -> list[list[str]]:
 
 
 def model_identity(segmenter: "Segmenter | ExportedSegmenter", source: str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a model's weights, or of an export's files.
+    """First 16 hexadecimal digits of the SHA-256 of a model's weights and architecture, or of an export's
+    files.
 
     Args:
         segmenter: the loaded model.
@@ -30,9 +31,9 @@ def model_identity(segmenter: "Segmenter | ExportedSegmenter", source: str) -> s
     """
     if isinstance(segmenter, ExportedSegmenter):
         return _files_digest(source)
-    from mixreorg.models.digest import model_digest  # it imports torch, which an export does without
+    from mixreorg.models.digest import config_digest, model_digest  # it imports torch, which an export does without
 
-    return model_digest(segmenter.model)
+    return config_digest([model_digest(segmenter.model), segmenter.model.config.to_dict()])
 
 
 def photo_identity(path: Path) -> dict[str, Any]:

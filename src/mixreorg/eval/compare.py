@@ -15,6 +15,9 @@ from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
 from mixreorg.eval.report.facts import FORMAT
 from mixreorg.files import read_json
 
+_NEEDED = ("benchmark", "split", "protocol", "protocol_hash", "label_names")
+"""What a comparison takes from a report."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -147,10 +150,14 @@ def read_evaluation(folder: Path) -> Evaluation:
     facts = read_json(folder / "report.json")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise MixreorgError(f"{folder / 'report.json'} is not a report of mixreorg eval ({FORMAT})")
+    if missing := [name for name in _NEEDED if name not in facts]:
+        raise MixreorgError(f"{folder / 'report.json'} lacks {', '.join(missing)}; evaluate again")
     try:
         counts = PhotoCounts.from_arrays(len(facts["label_names"]), read_arrays(folder / "photos.npz"))
-    except (MixreorgError, KeyError) as error:
+    except MixreorgError as error:
         raise MixreorgError(f"{error}; evaluate again") from error
+    except KeyError as error:
+        raise MixreorgError(f"{folder / 'photos.npz'} lacks {error}; evaluate again") from error
     return Evaluation(folder, facts, tuple(counts.stems), counts.totals())
 
 
@@ -211,6 +218,8 @@ def _column(labels: Sequence[str], groups: list[list[Evaluation]], *, resamples:
 def _require_same(runs: Sequence[Evaluation]) -> None:
     """Results in one column are of one protocol and the same photos."""
     first = runs[0]
+    if not first.totals.truth.any():
+        raise MixreorgError(f"no pixel of {first.benchmark} in {first.folder} has a class; there is nothing to compare")
     for run in runs[1:]:
         if run.facts["protocol_hash"] != first.facts["protocol_hash"]:
             raise MixreorgError(

@@ -13,7 +13,7 @@ from torch import nn
 
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import read_arrays, write_arrays
-from mixreorg.models.digest import model_digest
+from mixreorg.models.digest import config_digest, model_digest
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName, flatten_phrases
@@ -27,8 +27,8 @@ def default_cache_dir() -> Path:
 def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], folder: Path) -> bool:
     """Give a segmenter the embeddings of all phrases from the cache, or encode them and put them there.
 
-    The file is named after all that decides the embeddings: the weights of the text side and the token ids of
-    every prompt, so tokenizer, templates and phrases. A damaged file is made again; where none can be written, the
+    The file is named after all that decides the embeddings: weights and architecture of the text side and the token
+    ids of every prompt, so tokenizer, templates and phrases. A damaged file is made again; where none can be written, the
     next evaluation encodes again.
 
     Args:
@@ -56,7 +56,7 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
 
 
 def text_digest(model: DualEncoder, prompts: Sequence[str]) -> str:
-    """The same of what decides embeddings of prompts: the text side's weights, and the tokenizer by its ids.
+    """The same of what decides embeddings of prompts: the text side's weights and architecture, and the tokenizer by ids.
 
     Raises:
         MixreorgError: the model has no tokenizer.
@@ -64,7 +64,7 @@ def text_digest(model: DualEncoder, prompts: Sequence[str]) -> str:
     if model.tokenizer is None:
         raise MixreorgError("the model has no tokenizer, so it cannot read class names")
     text_side = nn.ModuleDict({"encoder": model.text_encoder, "projector": model.text_projector})
-    digest = hashlib.sha256(model_digest(text_side).encode())
+    digest = hashlib.sha256(f"{model_digest(text_side)} {config_digest(model.config.text.to_dict())}".encode())
     digest.update(model.tokenizer.encode(prompts).numpy().tobytes())
     return digest.hexdigest()[:16]
 

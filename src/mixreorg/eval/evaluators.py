@@ -22,7 +22,7 @@ from mixreorg.eval.evaluate import evaluate_split, read_pair
 from mixreorg.eval.protocols import ResolvedProtocol
 from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, label_names
-from mixreorg.models.digest import model_digest
+from mixreorg.models.digest import config_digest, model_digest
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.segmenter import Segmenter
 
@@ -90,10 +90,11 @@ class SegmenterEvaluator:
         return Segmenter(self.segmenter.model, protocol, self.segmenter.window_batch)(photo, split.classes).label_map
 
     def identity(self) -> dict[str, Any]:
-        """Digest and size of the weights."""
+        """Digests of weights and architecture, and how many parameters there are."""
         model = self.segmenter.model
         return {
             "weights": model_digest(model),
+            "architecture": config_digest(model.config.to_dict()),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
 

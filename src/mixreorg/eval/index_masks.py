@@ -13,6 +13,9 @@ StoredMask = npt.NDArray[np.integer]
 
 _INDEX_MODES = ("P", "L", "I", "I;16")
 
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies the values of grey pictures of 2 and 4 bits by, so that white is 255."""
+
 
 def read_stored_mask(path: Path) -> StoredMask:
     """Read the values of a mask without a look at what they mean.
@@ -30,7 +33,8 @@ def read_stored_mask(path: Path) -> StoredMask:
                     f"{path} is a picture of mode {image.mode}, but masks hold one index per pixel (grey or palette "
                     "PNG); take the file of the official archive, not one that was opened and saved again"
                 )
-            stored: StoredMask = np.array(image)
+            step = _GREY_STEPS.get(str(image.tile[0].args), 1) if image.mode == "L" and image.tile else 1
+            stored: StoredMask = np.array(image) // step
     except FileNotFoundError:
         raise MixreorgError(f"the mask {path} is missing; unpack the archive of the masks again") from None
     except MixreorgError:

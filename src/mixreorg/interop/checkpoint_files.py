@@ -189,10 +189,11 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path), ensure_ascii=False)
 
 
-def _unwrap(content: Any) -> Mapping[Any, Any]:
-    if not isinstance(content, Mapping):
+def _unwrap(content: Any, depth: int = 0) -> Mapping[Any, Any]:
+    # A pickle may hold itself; no checkpoint wraps its weights more than a few times.
+    if not isinstance(content, Mapping) or depth > len(_WRAPPERS):
         return {}
     for name in _WRAPPERS:
         if isinstance(content.get(name), Mapping):
-            return _unwrap(content[name])
+            return _unwrap(content[name], depth + 1)
     return content

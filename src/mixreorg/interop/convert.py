@@ -95,7 +95,7 @@ def convert_model(
             state = {name: tensor for name, tensor in weights.state.items() if name != MULTI_LABEL_SCALE}
             note = {"format": "pt", **_metadata(weights, to)}
             save_tensors(_contiguous(to_hf(state)), folder / "model.safetensors", note)
-            write_hf_companions(weights.config, tokenizer, _dtype(weights.state), folder)
+            write_hf_companions(weights.config, tokenizer, folder)
         _compare(weights, folder)
         _describe(weights, facts or CardFacts(), folder, out.name, is_hf=to == "hf")
     return out
@@ -168,10 +168,6 @@ def _write_original(weights: GroupViTWeights, tokenizer: Tokenizer, path: Path) 
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that own their memory: parts of a shared one would be saved whole, or not at all."""
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-
-
-def _dtype(state: dict[str, Tensor]) -> torch.dtype:
-    return state["image_encoder.position_embedding"].dtype
 
 
 def _compare(weights: GroupViTWeights, written: Path) -> None:

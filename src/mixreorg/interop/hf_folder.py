@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 
 from mixreorg.files import write_json
 from mixreorg.interop.hf_tokenizer import write_hf_tokenizer
@@ -42,20 +41,20 @@ def inexpressible(config: DualEncoderConfig, layout: Literal["hf", "original"]) 
     return [name for name, holds in problems.items() if holds]
 
 
-def hf_config(config: DualEncoderConfig, dtype: torch.dtype) -> dict[str, Any]:
+def hf_config(config: DualEncoderConfig) -> dict[str, Any]:
     """The ``config.json`` of a ``GroupViTModel``.
 
     Args:
         config: an architecture that ``transformers`` can express.
-        dtype: of the weights.
     """
     text = config.text
     return {
         "architectures": ["GroupViTModel"],
         "model_type": "groupvit",
-        # Read by releases before and after the field was renamed.
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "dtype": str(dtype).removeprefix("torch."),
+        # What whoever loads the weights computes in, however they are stored: the image processor makes float32. Both
+        # names, for releases before and after the field was renamed.
+        "torch_dtype": "float32",
+        "dtype": "float32",
         "projection_dim": config.embed_dim,
         "projection_intermediate_dim": config.projector_hidden,
         "logit_scale_init_value": round(LOGIT_SCALE_INIT, 4),
@@ -97,7 +96,7 @@ def _vision_config(image: ImageEncoderConfig) -> dict[str, Any]:
     }
 
 
-def write_hf_companions(config: DualEncoderConfig, tokenizer: Tokenizer, dtype: torch.dtype, folder: Path) -> None:
+def write_hf_companions(config: DualEncoderConfig, tokenizer: Tokenizer, folder: Path) -> None:
     """Write configuration, tokenizer and image processor; the weights are somebody else's.
 
     The processor resizes and crops to the size of the training images, as that of the published models does.
@@ -105,7 +104,7 @@ def write_hf_companions(config: DualEncoderConfig, tokenizer: Tokenizer, dtype: 
     Raises:
         MixreorgError: a file cannot be written.
     """
-    write_json(folder / "config.json", hf_config(config, dtype))
+    write_json(folder / "config.json", hf_config(config))
     write_hf_tokenizer(tokenizer, folder)
     size = config.image.image_size
     processor = {

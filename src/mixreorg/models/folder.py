@@ -179,13 +179,18 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
         MixreorgError: naming the first tensor that holds NaN or an infinite value.
     """
     # One sum tells of any such value, in a fraction of the time that looking at each takes; it may overflow.
-    suspects = (name for name, tensor in state.items() if not tensor.sum().isfinite())
+    suspects = (name for name, tensor in state.items() if not _summable(tensor).sum().isfinite())
     for name in suspects:
         if not state[name].float().isfinite().all():
             raise MixreorgError(
                 f"{source} is damaged: {name} holds values that are NaN or infinite; restore it, or take an earlier "
                 "checkpoint"
             )
+
+
+def _summable(tensor: torch.Tensor) -> torch.Tensor:
+    # Floating-point types of one byte have no sum of their own.
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
 
 
 def resolve_model_folder(path: Path) -> Path:

@@ -147,6 +147,10 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     other_truth.pixels[5] = other_truth.pixels[5][:-1]
     with pytest.raises(MixreorgError, match=r"the masks of voc21 that .* were evaluated with differ"):
         compared(base, write_result(tmp_path / "masks", other_truth))
+    void = PhotoCounts(3)
+    void.add("photo", np.zeros((3, 3), dtype=np.int64))
+    with pytest.raises(MixreorgError, match=r"no pixel of voc21 in .*void has a class"):
+        compared(write_result(tmp_path / "void", void), write_result(tmp_path / "void again", void))
     with pytest.raises(MixreorgError, match="no benchmark in common"):
         compared(base, write_result(tmp_path / "benchmark", predicted(0.4, 1), benchmark="ade150"))
     with pytest.raises(MixreorgError, match="called the same"):
@@ -175,6 +179,9 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     damaged = write_result(tmp_path / "damaged", predicted(0.4, 1))
     (damaged / "photos.npz").write_bytes(b"")
     with pytest.raises(MixreorgError, match=r"photos\.npz is missing or damaged"):
+        compared(base, damaged)
+    write_json(damaged / "report.json", {"format": FORMAT, "benchmark": "voc21", "split": "val"})
+    with pytest.raises(MixreorgError, match=r"report\.json lacks protocol, protocol_hash, label_names; evaluate again"):
         compared(base, damaged)
     write_json(damaged / "report.json", {"format": "other"})
     with pytest.raises(MixreorgError, match=r"is not a report of mixreorg eval"):

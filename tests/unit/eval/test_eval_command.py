@@ -322,6 +322,11 @@ def test_class_embeddings_are_encoded_once_per_weights_tokenizer_and_protocol(
     assert text_digest(tiny_model, ["a"]) != before
     third = Segmenter(tiny_model, SMALL)
     assert not cached_class_embeddings(third, classes, tmp_path)
+    other = DualEncoder(
+        tiny_model.config.updated(text=tiny_model.config.text.updated(num_heads=1)), tiny_model.tokenizer
+    )
+    other.load_state_dict(tiny_model.state_dict())
+    assert not cached_class_embeddings(Segmenter(other.eval(), SMALL), classes, tmp_path)
     for file in tmp_path.glob("*.npz"):
         file.write_bytes(file.read_bytes()[:40])
     fourth = Segmenter(tiny_model, SMALL)

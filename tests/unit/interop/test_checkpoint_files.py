@@ -181,6 +181,14 @@ def test_files_without_weights(tmp_path: Path, content: Any) -> None:
         read_state(tmp_path / "other.pth")
 
 
+def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"epoch": 3}
+    content["model"] = content
+    torch.save(content, tmp_path / "circle.pth")
+    with pytest.raises(MixreorgError, match="holds no weights"):
+        read_state(tmp_path / "circle.pth")
+
+
 def test_folders(tmp_path: Path) -> None:
     with pytest.raises(MixreorgError, match="there is no checkpoint at"):
         find_weights(tmp_path / "nowhere")

@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoProcessor, GroupViTModel
 from mixreorg import Segmenter, convert_model, load_model
 from mixreorg.errors import MixreorgError
 from mixreorg.files import write_json
-from mixreorg.interop.convert import Target
+from mixreorg.interop.convert import Half, Target
 from mixreorg.interop.groupvit_checkpoint import read_groupvit
 from mixreorg.interop.model_card import CardFacts
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -149,13 +149,14 @@ def test_real_files_come_back_bit_for_bit(shared: Path, tmp_path: Path, name: st
         assert original.keys() == expected.keys()
 
 
+@pytest.mark.parametrize("precision", [None, "fp16", "bf16"])
 @torch.no_grad()
-def test_transformers_loads_the_folder(folder: Path, tmp_path: Path) -> None:
-    out = convert_model(folder, tmp_path / "hf", "hf")
+def test_transformers_loads_the_folder(folder: Path, tmp_path: Path, precision: Half | None) -> None:
+    out = convert_model(folder, tmp_path / "hf", "hf", precision=precision)
     theirs, info = GroupViTModel.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()), info
     assert isinstance(AutoModel.from_pretrained(out), GroupViTModel)
-    ours = load_model(folder)
+    ours = load_model(out)
     assert ours.tokenizer is not None
     processor = AutoProcessor.from_pretrained(out)
     texts = ["a photo of a dog.", "a cat"]

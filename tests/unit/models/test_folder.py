@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder
-from mixreorg.models.folder import load_model_folder, resolve_model_folder, save_model
+from mixreorg.models.folder import check_finite, load_model_folder, resolve_model_folder, save_model
 
 
 @pytest.fixture
@@ -84,6 +84,14 @@ def test_large_weights_are_numbers(folder: Path) -> None:
     norm[:] = torch.finfo(torch.float32).max
     change_tensor(folder, **{"image_encoder.norm.weight": norm})
     assert load_model_folder(folder).image_encoder.norm.weight.isfinite().all()
+
+
+def test_weights_of_one_byte_can_be_checked() -> None:
+    weights = torch.ones(4).to(torch.float8_e4m3fn)
+    check_finite({"weight": weights}, "file")
+    weights[2] = float("nan")
+    with pytest.raises(MixreorgError, match="file is damaged: weight holds values"):
+        check_finite({"weight": weights}, "file")
 
 
 def test_damaged_folders(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ MEASURES = {
     "foreground_miou": ("without background", "mIoU of the classes on pixels that are no background"),
     "present_miou": ("true names given", "mIoU with only each photo's true classes to choose from"),
     "recognition": ("recognition", "true classes among the names that fit a photo best"),
-    "small_region_iou": ("small regions", "mean IoU of true regions below 2 % of the photo"),
+    "small_region_iou": ("small regions", "mean IoU of true regions below 2 % of the photo's pixels that count"),
     "medium_region_iou": ("medium regions", "of 2 to 15 %"),
     "large_region_iou": ("large regions", "of 15 % and more"),
     "zero_iou_share": ("classes never found", "share of true classes with an IoU of 0"),
