@@ -28,8 +28,8 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
     """Give a segmenter the embeddings of all phrases from the cache, or encode them and put them there.
 
     The file is named after all that decides the embeddings: weights and architecture of the text side and the token
-    ids of every prompt, so tokenizer, templates and phrases. A damaged file is made again; where none can be written, the
-    next evaluation encodes again.
+    ids of every prompt, so tokenizer, templates and phrases. A damaged file is made again; where none can be written,
+    the next evaluation encodes again.
 
     Args:
         segmenter: its model needs a tokenizer.
@@ -56,7 +56,7 @@ def cached_class_embeddings(segmenter: Segmenter, classes: Sequence[ClassName], 
 
 
 def text_digest(model: DualEncoder, prompts: Sequence[str]) -> str:
-    """The same of what decides embeddings of prompts: the text side's weights and architecture, and the tokenizer by ids.
+    """The same of what decides embeddings of prompts: weights and architecture of the text side, tokenizer by its ids.
 
     Raises:
         MixreorgError: the model has no tokenizer.

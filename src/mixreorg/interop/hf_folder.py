@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, Literal
 
-
 from mixreorg.files import write_json
 from mixreorg.interop.hf_tokenizer import write_hf_tokenizer
 from mixreorg.models.dual_encoder import LOGIT_SCALE_INIT, DualEncoderConfig
