@@ -18,13 +18,19 @@ PROTOCOL = Protocol(name="test", short_side=32, window=32, stride=16)
 TICKS = 1000
 
 
-def write_clip(path: Path, frames: Sequence[Pixels], times: Sequence[float] | None = None, rate: int = 10) -> Path:
+def write_clip(
+    path: Path,
+    frames: Sequence[Pixels],
+    times: Sequence[float] | None = None,
+    rate: int = 10,
+    codec: str = "libx264",
+) -> Path:
     """A clip of ``[H, W, 3]`` frames at ``times`` in seconds, or at the rate; the format is that of the suffix."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv444p"
-        stream.options = {"crf": "0", "preset": "ultrafast"}
+        stream.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
+        stream.options = {"crf": "0", "preset": "ultrafast"} if codec == "libx264" else {}
         stream.codec_context.time_base = Fraction(1, TICKS)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_a_bad_photo_does_not_stop_the_others(model_folder: Path, photo: Path, t
         ({"--model": "nowhere"}, "no model at nowhere"),
         ({"--background": "7"}, "give a number from 0 to 1"),
         ({"--short-side": "0"}, "at least 1"),
+        ({"--short-side": "100000"}, "at most 8,192"),
         ({"--classes": "background, dog", "--background": "0.5"}, "leave it out"),
         ({"--device": "cuda:99"}, "device"),
         ({"--short-side": "4"}, "thinner than one patch"),
@@ -94,6 +96,24 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_reader_that_goes_does_not_end_the_batch(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        shutil.copy(photo, tmp_path / "photos" / f"{number}.jpg")
+    command = [sys.executable, "-m", "mixreorg", "segment", str(tmp_path / "photos")]
+    options = ["--model", str(model_folder), "--classes", "dog, cat", "--out", str(tmp_path / "out")]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["photos_given"] == summary["segmented"] == 12
 
 
 def test_odd_names_and_shapes_do_not_stop_the_others(model_folder: Path, photo: Path, tmp_path: Path) -> None:

@@ -90,11 +90,24 @@ def _require_some(argument: Path, found: Iterable[tuple[Path, PurePath]]) -> Seq
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """Photos in a folder and below, and folders that cannot be read, which is told when they are."""
+    """Photos in a folder and below, and folders that cannot be read, which is told when they are.
+
+    Linked folders belong to it, as they do to a pattern; a folder that is met again, as in a circle, is passed over.
+    """
     results = _whole(out)
     closed: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+    walked: set[Path] = set()
+    for parent, folders, files in os.walk(
+        folder, onerror=lambda error: closed.append(Path(error.filename)), followlinks=True
+    ):
+        here = Path(parent).resolve()
+        if here in walked:
+            folders.clear()
+            continue
+        walked.add(here)
         folders[:] = [name for name in folders if not name.startswith(".") and _whole(Path(parent, name)) != results]
+        # Links last: of a folder that is there twice, its own place names the results.
+        folders.sort(key=lambda name: (Path(parent, name).is_symlink(), name))
         yield from (path for path in (Path(parent, name) for name in files) if _is_photo(path))
     yield from closed
 

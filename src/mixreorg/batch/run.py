@@ -13,7 +13,7 @@ from mixreorg.batch.identity import photo_identity
 from mixreorg.batch.inputs import PhotoInput
 from mixreorg.batch.reading import read_ahead
 from mixreorg.batch.summary import PhotoRow, printable
-from mixreorg.errors import MixreorgError
+from mixreorg.errors import MixreorgError, is_out_of_memory
 from mixreorg.files import read_json
 from mixreorg.segment.protocol import hash_values
 from mixreorg.segment.results import Segmentation
@@ -54,7 +54,7 @@ def kept_rows(job: BatchJob, photos: Sequence[PhotoInput]) -> dict[PhotoInput, P
     return kept
 
 
-def segment_photos(job: BatchJob, photos: Sequence[PhotoInput], report: Callable[[PhotoRow], None]) -> None:
+def segment_photos(job: BatchJob, photos: Sequence[PhotoInput], report: Callable[[PhotoInput, PhotoRow], None]) -> None:
     """Segment photos and write their results; a photo that cannot be done has a row that says why.
 
     An interruption (``KeyboardInterrupt``) comes through when the photos that are being written are finished.
@@ -62,20 +62,27 @@ def segment_photos(job: BatchJob, photos: Sequence[PhotoInput], report: Callable
     Args:
         job: what to do.
         photos: in this order.
-        report: called with the row of each photo, in their order, when its files are written.
+        report: called with each photo and its row, in their order, when its files are written.
     """
-    waiting: deque[Future[PhotoRow]] = deque()
+    waiting: deque[tuple[PhotoInput, Future[PhotoRow]]] = deque()
+
+    def report_first() -> None:
+        # An interruption may come while this waits: the photo stays in line until it is reported.
+        photo, row = waiting[0]
+        report(photo, row.result())
+        waiting.popleft()
+
     reading = read_ahead(photos, job.workers)
     try:
         with ThreadPoolExecutor(max(1, job.workers), thread_name_prefix="write") as pool:
             for photo, image in reading:
-                waiting.append(pool.submit(_save, job, photo, _segment(job, image)))
-                while waiting and (waiting[0].done() or len(waiting) > 2 * job.workers):
-                    report(waiting.popleft().result())
+                waiting.append((photo, pool.submit(_save, job, photo, _segment(job, image))))
+                while waiting and (waiting[0][1].done() or len(waiting) > 2 * job.workers):
+                    report_first()
     finally:
         reading.close()
         while waiting:
-            report(waiting.popleft().result())
+            report_first()
 
 
 def _segment(job: BatchJob, image: Image.Image | MixreorgError) -> tuple[Image.Image, Segmentation] | MixreorgError:
@@ -85,6 +92,13 @@ def _segment(job: BatchJob, image: Image.Image | MixreorgError) -> tuple[Image.I
         return image, job.segment(image)
     except MixreorgError as error:
         return error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return MixreorgError(
+            f"there is not enough memory to segment a photo of {image.width} x {image.height} pixels; take a smaller "
+            "photo or short side, or fewer tiles"
+        )
 
 
 def _save(job: BatchJob, photo: PhotoInput, segmented: tuple[Image.Image, Segmentation] | MixreorgError) -> PhotoRow:

@@ -26,7 +26,7 @@ from mixreorg.cli.serve_command import serve
 from mixreorg.cli.tokenizer_command import tokenizer
 from mixreorg.cli.train_command import train
 from mixreorg.cli.video_command import video
-from mixreorg.errors import MixreorgError
+from mixreorg.errors import MixreorgError, is_out_of_memory
 
 _EXTRA_OF = (
     dict.fromkeys(("ml_dtypes", "onnx", "onnxruntime", "openvino"), "export")
@@ -95,12 +95,21 @@ def options(
     """Options of the program itself; Typer shows the help of the app in place of this."""
 
 
+def _print_error(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: runs a command; a user's error is one message and exit code 2, never a traceback."""
     try:
         app()
     except MixreorgError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _print_error(str(error))
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _print_error(f"there is not enough memory for this; take smaller photos, windows or batches ({error})")
         sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA_OF:

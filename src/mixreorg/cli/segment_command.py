@@ -1,7 +1,8 @@
 """``mixreorg segment``."""
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -181,6 +182,7 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
     """Do all photos, show how it goes, write the summary."""
     from rich.console import Console
 
+    from mixreorg.batch.inputs import PhotoInput
     from mixreorg.batch.run import kept_rows, segment_photos
     from mixreorg.batch.summary import PhotoRow, write_summary
     from mixreorg.data.progress import progress_bars
@@ -193,18 +195,18 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
             err=True,
         )
     missing = [photo for photo in photos if photo not in rows]
+    echo = _until_nobody_reads(typer.echo)
     # Under a progress bar rich would send what is printed to the bar's stream, also where it goes to a file.
     output = None if sys.stdout.isatty() else sys.stdout
     interrupted = False
     with progress_bars(Console(stderr=True) if len(missing) > 1 else None, decimals=1) as progress:
         bar = progress.add_task("photos", total=len(missing))
-        order = iter(missing)
 
-        def report(row: PhotoRow) -> None:
-            rows[next(order)] = row
+        def report(photo: PhotoInput, row: PhotoRow) -> None:
+            rows[photo] = row
             progress.advance(bar)
             if row.error is None:
-                typer.echo(f"{row.photo}: {row.shares()} -> {job.out / row.results}_overlay.png", file=output)
+                echo(f"{row.photo}: {row.shares()} -> {job.out / row.results}_overlay.png", file=output)
             else:
                 typer.echo(f"error: {row.error}", err=True)
 
@@ -215,6 +217,25 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
     done = [rows[photo] for photo in photos if photo in rows]
     write_summary(job.out, job.made_by, done, len(photos))
     _finish(done, len(photos), interrupted)
+
+
+def _until_nobody_reads(echo: Callable[..., None]) -> Callable[..., None]:
+    """``echo`` that falls silent when its reader has gone (``| head``): the photos are still wanted."""
+    gone = False
+
+    def print_line(*arguments: Any, **options: Any) -> None:
+        nonlocal gone
+        if gone:
+            return
+        try:
+            echo(*arguments, **options)
+        except BrokenPipeError:
+            gone = True
+            # What is left in the buffer would raise the same when Python ends.
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+    return print_line
 
 
 def _finish(rows: "Sequence[PhotoRow]", num_photos: int, interrupted: bool) -> None:

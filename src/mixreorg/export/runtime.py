@@ -104,6 +104,8 @@ class ExportedSegmenter:
         path = find_export(Path(source))
         if path is None:
             raise MixreorgError(f"{source} holds no export; make one with `mixreorg export MODEL {source}`")
+        if path.stem == TEXT and path.with_name(IMAGE + path.suffix).is_file():
+            raise MixreorgError(f"{path} is the text graph of an export; name its folder, {path.parent}")
         self._path = path
         self._image = load_graph(path, threads)
         self.manifest = self._image.manifest

@@ -70,6 +70,8 @@ def _open(source: str | Path | bytes, what: str, max_pixels: int) -> Image.Image
         raise MixreorgError(f"{what} is not an image in any format Pillow reads") from error
     except OSError as error:
         raise MixreorgError(f"cannot read {what}: {error.strerror or error}") from error
+    except MemoryError:
+        raise MixreorgError(f"there is not enough memory to read {what}; make it smaller first") from None
     except Exception as error:  # a header that breaks Pillow's parser, or a path with a NUL
         raise MixreorgError(f"cannot read {what}: {error}") from error
     if image.format in _VECTOR_FORMATS:
@@ -83,6 +85,9 @@ def _decode(image: Image.Image, what: str, max_pixels: int) -> Image.Image:
     try:
         image.load()
         return to_rgb(upright(image))
+    except MemoryError:
+        size = f"{image.width} x {image.height} pixels"
+        raise MixreorgError(f"there is not enough memory to read {what} of {size}; make it smaller first") from None
     except Exception as error:  # damaged data raises whatever the format's decoder happens to meet
         raise MixreorgError(f"{what} is damaged or truncated ({error}); restore the file") from error
 

@@ -19,6 +19,8 @@ _YOUNGER = (
 )
 Refinement = Literal["none", "pamr", "guided"]
 """How class scores are fitted to the photo's edges; see :mod:`mixreorg.segment.refinement`."""
+MAX_SHORT_SIDE = 8192
+"""Far above what any model was trained at; activations of more fit into no memory."""
 MAX_TILE_SCALE = 8
 """Tiles grow with the square of their scale: 8 makes 225 of a square photo."""
 
@@ -76,6 +78,13 @@ class Protocol(StrictConfig):
     def _check_positive(cls, value: int) -> int:
         if value < 1:
             raise ValueError("must be at least 1")
+        return value
+
+    @field_validator("short_side")
+    @classmethod
+    def _check_short_side(cls, value: int) -> int:
+        if value > MAX_SHORT_SIDE:
+            raise ValueError(f"must be at most {MAX_SHORT_SIDE:,} pixels")
         return value
 
     @field_validator("templates")

@@ -15,6 +15,7 @@ from mixreorg.serve.service import Service
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _FIELDS = frozenset({"photo", "classes", "background", "negatives", "answer"})
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no multipart form."},
@@ -46,6 +47,7 @@ def create_app(service: Service) -> "FastAPI":
     )
     _add_segment(app, service)
     _add_state(app, service)
+    _refuse_other_methods(app)
     _answer_errors(app)
     add_guard(app, service)
     return app
@@ -116,6 +118,19 @@ def _add_state(app: "FastAPI", service: Service) -> None:
         """Requests by status, their times, sizes of batches, restarts, memory of the server's process."""
         content, media_type = service.metrics.as_text()
         return Response(content, media_type=media_type)
+
+
+def _refuse_other_methods(app: "FastAPI") -> None:
+    """405 on the API's own paths: the page, which is mounted under all paths, would answer 404 in its own form."""
+    from fastapi import HTTPException, Request, Response
+
+    for path, allowed in ((SEGMENT, "POST"), ("/health", "GET"), ("/metrics", "GET")):
+
+        async def refuse(_: Request, allowed: str = allowed) -> Response:
+            raise HTTPException(405, f"the method here is {allowed}", {"Allow": allowed})
+
+        others = [method for method in _METHODS if method != allowed]
+        app.router.add_route(path, refuse, methods=others, include_in_schema=False)
 
 
 def _describe(problem: Any) -> str:

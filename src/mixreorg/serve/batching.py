@@ -105,3 +105,6 @@ class BatchingQueue:
             return [error] * len(batch)
         except MixreorgError as error:
             return [RefusalError(503, f"the model cannot be loaded: {error}", retry_after=10)] * len(batch)
+        except Exception as error:  # nobody else hears of it: without an answer these requests and all after them wait
+            logging.getLogger(__name__).exception("a batch met a defect")
+            return [error] * len(batch)

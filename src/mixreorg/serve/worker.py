@@ -163,8 +163,8 @@ def segment_batch(jobs: Sequence[Job[Any]]) -> list[Any]:
 def _encode(segmenter: "Segmenter | ExportedSegmenter", photos: list[Image.Image]) -> list[Any]:
     try:
         return [*segmenter.encode_each(photos)]
-    except MixreorgError:
-        # One photo that cannot be encoded (thinner than a patch) takes no other along.
+    except Exception:  # the one photo that it belongs to raises it again, and is answered by it
+        # One photo that cannot be encoded (thinner than a patch, too large for the memory) takes no other along.
         return [_attempt(partial(segmenter.encode, [photo])) for photo in photos]
 
 

@@ -90,8 +90,11 @@ class VideoReader:
         import av
 
         index, first, size = -1, None, None
+        end, longest = 0.0, float(1 / self.rate)
         try:
             for index, frame in enumerate(self._container.decode(self._stream)):
+                if frame.time is not None:
+                    longest, end = max(longest, frame.time - end), frame.time
                 if index % every:
                     continue
                 first = frame.time if first is None else first
@@ -108,6 +111,29 @@ class VideoReader:
         if index < 0 or index + 1 < _LEAST_SHARE * announced:
             many = f"{index + 1} of {announced} frames" if announced else f"{index + 1} frames"
             raise MixreorgError(f"{self._name} is truncated: it ends after {many}; restore the file")
+        length = self._announced_length()
+        # The last frame may be shown as long as any other.
+        if not announced and length is not None and end + longest < _LEAST_SHARE * length:
+            raise MixreorgError(
+                f"{self._name} is truncated: it ends after {end:.1f} of {length:.1f} s; restore the file"
+            )
+
+    def _announced_length(self) -> float | None:
+        """Seconds of the video by the header of a Matroska or WebM file, which counts no frames; else None.
+
+        Of other formats without a count FFmpeg takes the length from what is left of the file.
+        """
+        if "matroska" not in self._container.format.name:
+            return None
+        hours, _, rest = self._stream.metadata.get("DURATION", "").partition(":")
+        minutes, _, seconds = rest.partition(":")
+        try:
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        except ValueError:
+            pass
+        # The whole is as long as the longest of its streams.
+        whole = self._container.duration
+        return None if whole is None or len(self._container.streams) > 1 else whole / 1e6
 
     def _open_file(self, path: Path) -> "av.container.InputContainer":
         import av

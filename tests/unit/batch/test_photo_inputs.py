@@ -35,6 +35,16 @@ def test_a_folder_gives_its_photos_with_their_folders(trip: Path) -> None:
     assert names(trip) == ["a/one", "a/two", "b/one", "b/one-2", "top"]
 
 
+def test_linked_folders_belong_to_a_folder_and_circles_end(trip: Path) -> None:
+    elsewhere = trip.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far.jpg").touch()
+    (trip / "Album").symlink_to(elsewhere.absolute())
+    (trip / "a" / "back").symlink_to(trip.absolute())
+    (trip / "A again").symlink_to((trip / "a").absolute())
+    assert names(trip) == ["Album/far", "a/one", "a/two", "b/one", "b/one-2", "top"]
+
+
 def test_results_inside_the_folder_are_no_photos(trip: Path) -> None:
     (trip / "masks").mkdir()
     (trip / "masks" / "top_overlay.png").touch()

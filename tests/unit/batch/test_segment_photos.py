@@ -4,6 +4,7 @@ import csv
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -49,9 +50,10 @@ def photos(tmp_path: Path) -> list[PhotoInput]:
 
 
 def run(task: BatchJob, photos: list[PhotoInput]) -> list[PhotoRow]:
-    rows: list[PhotoRow] = []
-    segment_photos(task, photos, rows.append)
-    return rows
+    rows: dict[PhotoInput, PhotoRow] = {}
+    segment_photos(task, photos, rows.__setitem__)
+    assert list(rows) == photos
+    return list(rows.values())
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -103,12 +105,60 @@ def test_an_interruption_leaves_whole_results_and_their_rows(
             raise KeyboardInterrupt
         return label(image)
 
-    task, rows = job(tmp_path, workers, interrupted), []
+    task = job(tmp_path, workers, interrupted)
+    rows: dict[PhotoInput, PhotoRow] = {}
     with pytest.raises(KeyboardInterrupt):
-        segment_photos(task, photos, rows.append)
-    assert [row.results for row in rows] == [f"folder/{number}" for number in range(7)]
+        segment_photos(task, photos, rows.__setitem__)
+    assert list(rows) == photos[:7]
+    assert [row.results for row in rows.values()] == [f"folder/{number}" for number in range(7)]
     assert len(kept_rows(task, photos)) == 5
     assert len(list((tmp_path / "out" / "folder").iterdir())) == 5 * 3
+
+
+def test_an_interruption_while_a_photo_is_written_leaves_its_row(
+    tmp_path: Path, photos: list[PhotoInput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for what is written is where a batch mostly is."""
+    asked = 0
+    result = Future.result
+
+    def interrupt_once(self: Future[PhotoRow], timeout: float | None = None) -> PhotoRow:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise KeyboardInterrupt
+        return result(self, timeout)
+
+    task = job(tmp_path, workers=0)
+    rows: dict[PhotoInput, PhotoRow] = {}
+    monkeypatch.setattr(Future, "result", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        segment_photos(task, photos, rows.__setitem__)
+    assert list(rows) == photos[: len(rows)]
+    assert [row.results for row in rows.values()] == [f"folder/{number}" for number in range(len(rows))]
+    assert len(rows) >= 3
+    assert len(list((task.out / "folder").iterdir())) == 3 * len(rows)
+
+
+def test_a_photo_too_large_for_the_memory_fails_alone(tmp_path: Path, photos: list[PhotoInput]) -> None:
+    def hungry(image: Image.Image) -> Segmentation:
+        number = image.getpixel((0, 0))[0]  # type: ignore[index]
+        if number == 1:
+            raise MemoryError
+        if number == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return label(image)
+
+    rows = run(job(tmp_path, segment=hungry), photos[:3])
+    assert [row.status for row in rows] == ["segmented", "failed", "failed"]
+    for row in rows[1:]:
+        assert "not enough memory to segment a photo of 20 x 10 pixels" in str(row.error)
+
+    def broken(_: Image.Image) -> Segmentation:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(job(tmp_path, segment=broken), photos[:1])
 
 
 def test_reading_runs_ahead_of_the_model_but_not_far(

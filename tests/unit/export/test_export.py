@@ -401,6 +401,12 @@ def test_parts_of_different_models(exports, model, tmp_path) -> None:
             ExportedSegmenter(root / to, threads=1)
 
 
+@pytest.mark.parametrize(("to", "name"), [("onnx", "text.onnx"), ("openvino", "text.xml")])
+def test_the_text_graph_is_no_model(exports, to, name) -> None:
+    with pytest.raises(MixreorgError, match=rf"{name} is the text graph of an export; name its folder, .*{to}$"):
+        ExportedSegmenter(exports / to / name)
+
+
 def test_a_failed_export_leaves_no_folder(model, tmp_path) -> None:
     with disk_full_at(1000), pytest.raises(MixreorgError, match="cannot write"):
         export_model(model, tmp_path / "new" / "out")

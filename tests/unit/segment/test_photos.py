@@ -215,6 +215,15 @@ def test_large_photos_are_refused_before_decoding_and_without_a_warning():
     assert read_photo(_photo(), max_pixels=48).size == (8, 6)
 
 
+def test_memory_that_is_not_there_is_no_damage(monkeypatch):
+    def run_out(_image):
+        raise MemoryError
+
+    monkeypatch.setattr("mixreorg.segment.photos.upright", run_out)
+    with pytest.raises(MixreorgError, match="not enough memory to read the given image of 8 x 6 pixels"):
+        read_photo(_photo())
+
+
 @pytest.mark.parametrize(
     "array",
     [

@@ -28,6 +28,7 @@ def test_sizes_follow_the_training_size():
     [
         ({"name": " "}, "give the protocol a name"),
         ({"stride": 0}, "at least 1"),
+        ({"short_side": 8193, "long_side": 9000}, "at most 8,192 pixels"),
         ({"stride": 449}, "stride 449 exceeds window 448"),
         ({"long_side": 447}, "long_side 447 is smaller than short_side 448"),
         ({"shortlist": 0}, "at least 1"),

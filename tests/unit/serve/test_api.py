@@ -135,8 +135,21 @@ def test_missing_fields(client: TestClient) -> None:
         assert "no multipart form" in error_of(client.post("/segment", **content), 400)
     broken = {"content-type": "multipart/form-data; boundary=x"}
     error_of(client.post("/segment", content=b"--y\r\n\r\n", headers=broken), 400)
-    error_of(client.get("/segment"), 405)
     error_of(client.get("/nothing"), 404)
+
+
+def test_other_methods_are_refused_also_where_the_page_takes_all_paths(make_service: Callable[..., Service]) -> None:
+    app = create_app(make_service())
+    app.mount("/", lambda scope, receive, send: pytest.fail("the page was asked"))
+    with TestClient(app) as client:
+        for path, allowed in (("/segment", "POST"), ("/health", "GET"), ("/metrics", "GET")):
+            for method in {"GET", "POST", "PUT", "DELETE"} - {allowed}:
+                response = client.request(method, path)
+                assert error_of(response, 405) == f"the method here is {allowed}"
+                assert response.headers["allow"] == allowed
+        assert post(client).status_code == 200
+        assert "/segment" in client.get("/openapi.json").json()["paths"]
+        assert set(client.get("/openapi.json").json()["paths"]["/segment"]) == {"post"}
 
 
 def test_too_many_bytes(open_client: Callable[..., TestClient]) -> None:

@@ -101,6 +101,26 @@ def test_a_photo_that_ends_the_process_takes_no_other_along() -> None:
     assert process.revived == 2
 
 
+def test_a_defect_ends_no_more_than_its_batch() -> None:
+    class Faulty(Process):
+        async def segment(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+            if len(self.batches) == 0:
+                self.batches.append([])
+                raise MemoryError("Unable to allocate 9 GiB")
+            return await super().segment(jobs)
+
+    async def ask() -> list[Any]:
+        queue = BatchingQueue(Faulty(), Limits(), Metrics())  # type: ignore[arg-type]
+        work = asyncio.create_task(queue.work())
+        answers = [await asyncio.gather(queue.submit(job(photo), 1), return_exceptions=True) for photo in (b"a", b"b")]
+        work.cancel()
+        return [answer for (answer,) in answers]
+
+    first, second = asyncio.run(asyncio.wait_for(ask(), 20))
+    assert isinstance(first, MemoryError)
+    assert second == b"b"
+
+
 def test_a_model_that_cannot_be_loaded_again_is_a_503() -> None:
     class Broken(Process):
         async def segment(self, jobs: Sequence[Job[Any]]) -> list[Any]:

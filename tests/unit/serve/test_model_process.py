@@ -18,6 +18,7 @@ import serve_kit
 from mixreorg.errors import MixreorgError
 from mixreorg.interop.loading import load_model
 from mixreorg.segment.segmenter import Segmenter
+from mixreorg.serve import worker
 from mixreorg.serve.answers import as_json, as_labels
 from mixreorg.serve.limits import Limits, RefusalError
 from mixreorg.serve.model_process import ModelProcess
@@ -74,6 +75,22 @@ def test_errors_belong_to_their_photos(process: ModelProcess) -> None:
         assert re.search("damaged or truncated|cannot read", str(answer))
     assert answers[-2]["size"] == {"width": 48, "height": 40}
     assert "thinner than one patch" in str(answers[-1])
+
+
+def test_a_photo_too_large_for_the_memory_takes_no_other_along() -> None:
+    class Hungry:
+        def encode_each(self, photos: list[Any]) -> list[Any]:
+            raise MemoryError
+
+        def encode(self, photos: list[Any]) -> Any:
+            if photos == ["large"]:
+                raise MemoryError("Unable to allocate 9 GiB")
+            return f"encoded {photos[0]}"
+
+    first, second = worker._encode(Hungry(), ["large", "small"])  # type: ignore[arg-type,list-item]
+    assert isinstance(first, RuntimeError)
+    assert "Unable to allocate" in str(first)
+    assert second == "encoded small"
 
 
 def test_a_defect_belongs_to_its_photo(process: ModelProcess) -> None:

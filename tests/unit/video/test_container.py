@@ -107,6 +107,25 @@ def test_a_truncated_file_gives_its_frames_and_then_an_error(tmp_path: Path) -> 
     assert "restore the file" in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_truncated_file_that_counts_no_frames_is_known_by_its_length(suffix: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    noise = [random.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
+    path = write_clip(tmp_path / f"whole.{suffix}", noise, codec="libvpx" if suffix == "webm" else "libx264")
+    assert len(frames(path)) == 30
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    found = []
+    with opened(path) as reader, pytest.raises(MixreorgError, match=r"truncated: it ends after \d\.\d of 3\.0 s"):
+        found.extend(reader.frames())
+    assert 5 < len(found) < 25
+
+
+def test_a_last_picture_that_stays_is_no_truncation(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "slides.mkv", shades(4), [0.0, 2.0, 4.0, 6.0])
+    assert [frame.seconds for frame in frames(clip)] == pytest.approx([0, 2, 4, 6])
+
+
 def test_a_playlist_does_not_reach_the_network(tmp_path: Path) -> None:
     asked: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -10,14 +10,15 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from mixreorg.batch.identity import model_identity
 from mixreorg.cli import main
 from mixreorg.cli.video_command import video
 from mixreorg.errors import MixreorgError
-from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import load_model_folder, save_model
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.results import Segmentation
+from mixreorg.segment.segmenter import Segmenter
 from mixreorg.video.container import VideoReader
 from mixreorg.video.run import VideoJob, segment_video
 from video_kit import label_bright, read_back, shades, write_clip
@@ -122,7 +123,7 @@ def test_the_command(clip: Path, model: Path, tmp_path: Path) -> None:
         [["dog", "dog"], ["cat", "cat"]],
         {"smoothing": 0.7, "every": 3},
     )
-    assert made_by["model"] == model_digest(load_model_folder(model))
+    assert made_by["model"] == model_identity(Segmenter(load_model_folder(model)), str(model))
     assert len(read_back(tmp_path / "out" / "clip_overlay.mp4")) == 4
 
 
