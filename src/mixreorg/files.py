@@ -152,7 +152,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of text that is not UTF-8, or of too many brackets
         raise MixreorgError(f"{path} is not valid JSON ({error}); restore it or make it again") from error
 
 

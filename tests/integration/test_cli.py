@@ -80,6 +80,7 @@ def test_a_bad_photo_does_not_stop_the_others(model_folder: Path, photo: Path, t
         ({"--classes": ""}, "class list is empty"),
         ({"--classes": "dog, Dog"}, "listed twice"),
         ({"--model": "nowhere"}, "no model at nowhere"),
+        ({"--model": "no:cat:here"}, "no:cat:here"),
         ({"--background": "7"}, "give a number from 0 to 1"),
         ({"--short-side": "0"}, "at least 1"),
         ({"--short-side": "100000"}, "at most 8,192"),

@@ -176,6 +176,38 @@ def test_a_reading_process_that_dies_stops_the_run_with_all_it_has_learned(confi
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("fault", ["shard", "reader"])
+def test_a_command_that_can_read_no_more_ends(config: TrainConfig, tmp_path: Path, fault: str) -> None:
+    """At its exit Python waits for the reading processes, which leave the first SIGTERM to others."""
+    data = config.data.updated(num_workers=2)
+    config = config.updated(steps=100_000, checkpoint_every=100_000, data=data)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    folder, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    command = [sys.executable, "-m", "mixreorg", "train", "--config", str(tmp_path / "config.json")]
+    process = subprocess.Popen([*command, "--out", str(folder), "--device", "cpu"], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 300
+        while not (log.is_file() and log.read_text().count("\n") >= 2):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if fault == "shard":
+            for shard in (tmp_path / "shards").glob("*.tar"):
+                shard.unlink()
+        else:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 2
+    assert "error: " in errors
+    assert "Traceback" not in errors
+    step = max(losses(folder))
+    assert (folder / "checkpoints" / f"step-{step:08d}").is_dir()
+
+
 def test_reading_processes_leave_the_first_sigterm_to_the_training_process(config: TrainConfig, tmp_path: Path) -> None:
     """It reaches the whole group, and the next batch is needed to stop; a second one ends them."""
     config = config.updated(steps=8, data=config.data.updated(num_workers=1))

@@ -73,6 +73,23 @@ def test_the_card_of_an_older_checkpoint_and_its_first_steps(original: Path, tmp
     assert again(checkpoint / "card.json", tmp_path / "two", steps=2)[0] == result
 
 
+def test_a_run_whose_losses_were_logged_at_two_intervals(train_config: TrainConfig, tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    first = train_config.updated(log_every=2)
+    train(first, tmp_path / "run", device="cpu", console=quiet, until=4)
+    train(first.updated(log_every=5), tmp_path / "run", resume="auto", device="cpu", console=quiet)
+    assert list(read_card(tmp_path / "run").losses) == [2, 4, 5, 10, 12]
+    result, text = again(tmp_path / "run", tmp_path / "again")
+    assert result.agrees, text
+    assert "losses: bit-equal, 5 compared" in text
+
+
+def test_progress_counts_the_steps_that_are_done_again(original: Path, tmp_path: Path) -> None:
+    _, text = again(original, tmp_path / "again", steps=3)
+    assert " 3/3 " in text
+    assert "/12" not in text
+
+
 def test_what_differs_is_said(original: Path, tmp_path: Path) -> None:
     def change(card: dict[str, object]) -> None:
         card["losses"] = {"1": 1.25, **{str(step): loss for step, loss in read_card(original).losses.items()}}

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,21 @@ def test_a_run_can_be_made_longer(train_config: TrainConfig, tmp_path: Path) -> 
     again, console = run(train_config.updated(steps=8), tmp_path / "run", resume=True)
     assert again.step == 8
     assert "is finished" in console
+    # Also where it is asked for fewer steps than it has.
+    before = (tmp_path / "run" / "train_config.json").read_bytes()
+    _, console = run(train_config.updated(steps=4), tmp_path / "run", resume=True)
+    assert "is finished" in console
+    assert (tmp_path / "run" / "train_config.json").read_bytes() == before
+
+
+def test_a_run_that_could_not_begin_claims_no_folder(
+    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MixreorgError, match=r"mixreorg\[wandb\]"):
+        run(train_config.updated(wandb_project="scenes"), tmp_path / "run")
+    outcome, _ = run(train_config.updated(steps=4), tmp_path / "run")
+    assert outcome.step == 4
 
 
 def test_nothing_that_is_not_a_number_is_saved(train_config: TrainConfig, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def run_ablation(
         MixreorgError: something in the ablation is wrong, or ``out`` holds runs or worlds of another one. Nothing
             has been run then.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, emoji=False)
     spec, out = read_spec(spec_file), out.absolute()
     runs = plan(spec)
     chosen = select(spec, runs, only, seeds)

@@ -45,7 +45,7 @@ def ablate(
     from mixreorg.ablate.run import join_ablations, report_ablations, run_ablation
     from mixreorg.train.stopping import EXIT_CODES
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if report or join:
         page = (join_ablations if join else report_ablations)(files, out)
         console.print(f"page {page}", highlight=False, markup=False, soft_wrap=True)

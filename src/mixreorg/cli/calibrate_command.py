@@ -48,7 +48,7 @@ def calibrate(
     require_writable(path)
     opened = open_voc_split(data, split, max_images)
     segmenter = Segmenter(load_model(model, device), window_batch=window_batch)
-    with progress_bars(Console(stderr=True), decimals=1) as progress:
+    with progress_bars(Console(stderr=True, emoji=False), decimals=1) as progress:
         bar = progress.add_task(f"calibrating on {split}", total=2 * len(opened.stems))
         calibration = calibrate_model(
             segmenter, opened, data.resolve().name, lambda photos: progress.update(bar, advance=photos)

@@ -83,11 +83,12 @@ def check(
         "workers": workers,
     }
     try:
-        report = check_pairs(specs, CheckConfig.from_dict(values, source="data check"), Console(stderr=True))
+        config = CheckConfig.from_dict(values, source="data check")
+        report = check_pairs(specs, config, Console(stderr=True, emoji=False))
     except KeyboardInterrupt:
         typer.echo("interrupted; finished shards keep their indexes, so the next check begins faster", err=True)
         raise typer.Exit(130) from None
-    print_summary(report, Console())
+    print_summary(report, Console(emoji=False))
     if out is not None:
         write_report(report, out)
         typer.echo(f"report: {out / 'report.html'}, {out / 'report.json'}")

@@ -22,7 +22,7 @@ def cutouts(
     from mixreorg.eval.cutouts import write_cutouts
     from mixreorg.eval.voc_split import open_voc_split
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     counts = write_cutouts(open_voc_split(root, split), out, min_side, console)
     found = ", ".join(f"{name} {count}" for name, count in counts.pictures.items())
     lines = [f"{sum(counts.pictures.values())} cut-outs in {out}: {found}"]

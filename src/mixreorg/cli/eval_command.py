@@ -78,11 +78,11 @@ def evaluate(
         resume=resume,
         cache=default_cache_dir(),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if check:
         reports = check_evaluation(options, load_any_model, console)
         for prepared in reports:
-            print_prepared(prepared, Console())
+            print_prepared(prepared, Console(emoji=False))
         raise typer.Exit(max(prepared.report.exit_code for prepared in reports))
     try:
         run_evaluation(options, load_any_model, console)

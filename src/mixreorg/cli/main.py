@@ -96,7 +96,9 @@ def options(
 
 
 def _print_error(message: str) -> None:
-    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    # As it is: names in it may hold what rich would take for markup, or for the name of an emoji.
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(f"error: {message}", style="red")
 
 
 def main() -> None:

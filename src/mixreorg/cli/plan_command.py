@@ -68,7 +68,7 @@ def plan(
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:
-        print_plan(result, Console())
+        print_plan(result, Console(emoji=False))
 
 
 def _configure(

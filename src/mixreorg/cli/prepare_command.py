@@ -54,11 +54,11 @@ def prepare(
 
     options = PrepareOptions(split, check, sample or None, labels, classes, workers, overwrite)
     try:
-        prepared = prepare_benchmark(name, root, options, Console(stderr=True))
+        prepared = prepare_benchmark(name, root, options, Console(stderr=True, emoji=False))
     except KeyboardInterrupt:
         typer.echo("interrupted; written masks stay, so the next call goes on from there", err=True)
         raise typer.Exit(130) from None
-    print_prepared(prepared, Console())
+    print_prepared(prepared, Console(emoji=False))
     if out is not None:
         write_json(out, prepared.report.to_dict())
         typer.echo(f"report: {out}")

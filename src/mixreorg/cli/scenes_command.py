@@ -38,7 +38,7 @@ def scenes(
     from mixreorg.files import read_json
 
     config = _configure(preset_name, classes, seed, image_size).with_overrides(setting or [])
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     folder = generate_scenes(config, out, train, val, test, workers=workers, overwrite=overwrite, console=console)
     made = f"{train} training, {val} validation and {test} test scenes in {folder}"
     console.print(made, highlight=False, markup=False, soft_wrap=True)
@@ -63,7 +63,7 @@ def _configure(preset_name: str, classes: str | None, seed: int, image_size: int
     if classes is None:
         return config
     text = classes.strip()
-    names = class_names(int(text)) if text.lstrip("+-").isdigit() else tuple(name.strip() for name in text.split(","))
+    names = class_names(int(text)) if text.lstrip("+-").isdecimal() else tuple(name.strip() for name in text.split(","))
     # Few classes have few pairs, perhaps fewer than the preset holds out.
     pairs = min(config.held_out_pairs, most_held_out_pairs(len(names)))
     return ScenesConfig.from_dict({**config.to_dict(), "classes": names, "held_out_pairs": pairs}, source="--classes")

@@ -199,7 +199,7 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
     # Under a progress bar rich would send what is printed to the bar's stream, also where it goes to a file.
     output = None if sys.stdout.isatty() else sys.stdout
     interrupted = False
-    with progress_bars(Console(stderr=True) if len(missing) > 1 else None, decimals=1) as progress:
+    with progress_bars(Console(stderr=True, emoji=False) if len(missing) > 1 else None, decimals=1) as progress:
         bar = progress.add_task("photos", total=len(missing))
 
         def report(photo: PhotoInput, row: PhotoRow) -> None:

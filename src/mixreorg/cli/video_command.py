@@ -76,7 +76,7 @@ def video(
         }
         total = None if reader.num_frames is None else -(-reader.num_frames // every)
         total = max_frames if total is None or (max_frames or total) < total else total
-        with progress_bars(Console(stderr=True), decimals=1) as progress:
+        with progress_bars(Console(stderr=True, emoji=False), decimals=1) as progress:
             bar = progress.add_task("frames", total=total)
             totals = segment_video(reader, job, made_by, lambda: progress.advance(bar))
     typer.echo(f"{totals.num_frames} frames, {totals.seconds:.1f} s -> {job.overlay_path}")

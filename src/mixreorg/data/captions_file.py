@@ -14,6 +14,8 @@ from mixreorg.files import exists
 CAPTIONS_SUFFIXES = (".csv", ".tsv", ".jsonl")
 IMAGE_COLUMNS = ("image", "file_name", "filepath")
 CAPTION_COLUMNS = ("caption", "text", "title")
+_MAX_FIELD = 1 << 24
+"""Characters of a field of a table; more come from a quotation mark that is never closed."""
 
 
 class CaptionsFile:
@@ -120,13 +122,15 @@ def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | None
             continue
         try:
             row = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, a number of too many digits, or too many brackets
             row = None
         yield number, row if isinstance(row, dict) else None
 
 
 def _table_rows(file: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Rows of a csv or tsv file; None for a row with more fields than the header, whose caption is cut."""
+    # Captions of more than the module's 131,072 characters are cut like any other; the limit is the whole process's.
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
     # Strict: a stray quotation mark would otherwise swallow the lines up to the next one.
     reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
     try:

@@ -102,6 +102,6 @@ def _tracked(items: Iterable[_Item], description: str, total: int) -> Iterator[_
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     hidden = total < _MIN_SHARDS_FOR_PROCESSES or not console.is_terminal or rank() > 0
     yield from track(items, description, total=total, console=console, transient=True, disable=hidden)

@@ -311,7 +311,7 @@ def _caption(text: bytes, metadata: bytes) -> str:
         if not caption and metadata:
             values = json.loads(metadata)
             caption = values.get("caption") if isinstance(values, dict) else None
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON, or JSON of too many brackets
         raise UnusableSampleError("damaged caption") from error
     if not (isinstance(caption, str) and caption.strip()):
         raise UnusableSampleError("no caption")

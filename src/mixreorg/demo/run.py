@@ -71,7 +71,7 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
         MixreorgError: ``out`` holds another demonstration, or a step failed.
     """
     start = time.perf_counter()
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, emoji=False)
     out, size = out.resolve(), FAST if fast else FULL
     processes = _default_processes() if processes is None else processes
     _check_processes(processes)

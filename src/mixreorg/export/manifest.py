@@ -83,7 +83,7 @@ class ExportManifest(StrictConfig):
         """
         try:
             values: Any = json.loads(text or "")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise MixreorgError(
                 f"{source} was not made by `mixreorg export` (it has no manifest); export the model again"
             ) from None

@@ -115,7 +115,7 @@ def _parse_note(text: Any, path: Path) -> dict[str, Any] | None:
         return None
     try:
         note = json.loads(text)
-    except (TypeError, json.JSONDecodeError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise MixreorgError(
             f"{path} is damaged: what it says of its model is not JSON ({error}); restore it"
         ) from error

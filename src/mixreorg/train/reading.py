@@ -103,6 +103,17 @@ class BatchReader:
             ) from error
 
 
+    def close(self) -> None:
+        """End the worker processes; nothing can be read afterwards.
+
+        The loader would do so when its iterator goes, which the traceback of a failure may keep until Python ends.
+        Then every worker is sent one SIGTERM, which is the one that it passes over, and waited for.
+        """
+        shut_down = getattr(self._batches, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+
+
 def _begin_reading(worker: int) -> None:
     """Reading processes leave Ctrl-C and SIGTERM to the training process, which still needs its next batch to stop."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

@@ -88,12 +88,14 @@ def reproduce(
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise MixreorgError(f"{out} holds the card itself; choose another --out for its reproduction")
     if os.environ.get("RANK", "0") != "0":
-        console = Console(quiet=True)  # the first process speaks for all
-    console = console or Console(stderr=True)
+        console = Console(quiet=True, emoji=False)  # the first process speaks for all
+    console = console or Console(stderr=True, emoji=False)
     until = card.step if steps is None else steps
     expected = _expected_losses(card, until)
     with_metrics = bool(card.metrics) and until == card.step
     config = _config(card, folder, data, evaluate, nouns, with_metrics)
+    # The interval may have changed on the way: every loss that the card has is logged again.
+    config = config.updated(log_every=math.gcd(config.log_every, *(step for step in expected if step < until)))
     _say(console, f"card: {card.describe()}")
     _check_data(card, config, force, console)
     _check_nouns(card, config, force, console)

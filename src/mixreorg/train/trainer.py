@@ -84,7 +84,7 @@ def train(
     """
     lock = RunLock(run)
     try:
-        return _Run(config, run, resume, device, console or Console(stderr=True), until, lock).loop()
+        return _Run(config, run, resume, device, console or Console(stderr=True, emoji=False), until, lock).loop()
     finally:
         lock.release()
 
@@ -127,7 +127,6 @@ class _Run:
         else:
             check_same_tokenizer(checkpoint, tokenizer)
             check_same_data(checkpoint, facts)
-        self._claim_folder()
         model = model.to(self.engine.device)
         objective = build_objective(model, self.config.objective).to(self.engine.device)
         optimizer = build_optimizer(objective, self.config.optim)
@@ -149,15 +148,17 @@ class _Run:
     def loop(self) -> TrainOutcome:
         """Train to the last step or to a signal, then save. A run that is finished and evaluated is left as it is."""
         if self.step >= self.last_step and not self._owes_evaluation():
-            self._say(f"{self.run} is finished: step {self.step} of {self.config.steps}")
+            self._say(f"{self.run} is finished: step {self.step} of {self.last_step}")
             self.engine.close()
             return TrainOutcome(self.step, None, self.metrics)
         self.sinks = self._sinks()
+        # Not before all is open that may be refused: what never began leaves no run to continue.
+        self._claim_folder()
         self._announce()
         peak = peak_flops(self.engine.device, self.config.precision)
         self.meter = Meter(
             self.step,
-            self.config.steps,
+            self.last_step,
             self.config.batch_size,
             device=self.engine.device,
             flops_per_pair=flops_per_pair(self.config, self.config.batch_size, devices=world_size()).model_train,
@@ -202,6 +203,12 @@ class _Run:
             nouns=self.nouns,
             pin_memory=self.engine.device.type == "cuda",
         )
+        try:
+            return self._read_and_step(reader)
+        finally:
+            reader.close()
+
+    def _read_and_step(self, reader: BatchReader) -> tuple[bool, MixreorgError | None]:
         while self.step < self.last_step:
             batch, failure = self._next(reader)
             # Agreed on before the step: all processes then end with the same finished steps.
@@ -331,7 +338,7 @@ class _Run:
         self.saved = self.step, self._is_evaluated
 
     def _initialise(self, model: DualEncoder) -> None:
-        """Take the weights that the run starts from; before the folder is claimed, so that an error leaves none."""
+        """Take the weights that the run starts from."""
         report = initialise(model, self.config.initialise)
         if report is not None:
             self._say(report.summary())
@@ -347,7 +354,7 @@ class _Run:
         return open_sinks(
             self.run,
             self.step,
-            self.config.steps,
+            self.last_step,
             self.console,
             wandb_project=self.config.wandb_project,
             config=self.config.to_dict(),

@@ -42,6 +42,23 @@ def test_captions_files(tmp_path: Path, name: str, content: str) -> None:
         assert source.problems.summary() == ""
 
 
+def test_long_captions_in_tables(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png")
+    caption = "a dog, " * 30_000
+    (tmp_path / "captions.csv").write_text(f'image,caption\n1.png,"{caption}"\n1.png,short\n')
+    source = open_pairs(tmp_path)
+    assert list(source.captions()) == [caption.strip(), "short"]
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"image": ' + "9" * 5000 + "}"], ids=["brackets", "digits"])
+def test_lines_that_break_the_parser_are_damaged_lines(tmp_path: Path, line: str) -> None:
+    write_image(tmp_path / "1.png")
+    (tmp_path / "captions.jsonl").write_text(f'{line}\n{{"image": "1.png", "caption": "good"}}\n')
+    source = open_pairs(tmp_path)
+    assert len(source) == 1
+    assert source.problems.counts == {"damaged line": 1}
+
+
 def test_half_an_emoji_is_a_caption_as_any_other(tmp_path: Path) -> None:
     write_image(tmp_path / "1.png")
     fingerprints = set()

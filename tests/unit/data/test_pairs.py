@@ -156,11 +156,12 @@ def test_damaged_samples_give_none_and_are_counted_once(tmp_path: Path) -> None:
         members |= {f"{key}.jpg": image, f"{key}.txt": text}
     members |= {"null.jpg": photo, "null.json": b'{"caption": null}'}
     members |= {"broken.jpg": photo, "broken.json": b'{"caption": "x'}
+    members |= {"deep.jpg": photo, "deep.json": b"[" * 100_000}
     source = open_pairs(write_shard(tmp_path / "a.tar", members))
     for _ in range(2):
         read = [source.read(index) for index in range(len(source))]
-        assert [pair is None for pair in read] == [False, *[True] * 9]
-    assert source.problems.counts == {"damaged image": 5, "no caption": 2, "damaged caption": 2}
+        assert [pair is None for pair in read] == [False, *[True] * 10]
+    assert source.problems.counts == {"damaged image": 5, "no caption": 2, "damaged caption": 3}
     for key, (kind, _, _) in unusable.items():
         assert Problem(kind, str(tmp_path / "a.tar"), key) in source.problems.examples[kind]
 
