@@ -102,7 +102,6 @@ class BatchReader:
                 "--resume auto, with fewer reading processes (--set data.num_workers=...) if it happens again"
             ) from error
 
-
     def close(self) -> None:
         """End the worker processes; nothing can be read afterwards.
 
