@@ -83,7 +83,11 @@ of fewer than three seeds, the controls among them, are in their sections.
 def with_finished_runs(results: AblationResults) -> AblationResults:
     """An ablation without the rows of which no run is finished; its note names them instead."""
     wanted = {row.name for row in results.rows if results.finished(row.name)}
-    wanted |= {row.baseline for row in results.rows if row.name in wanted and row.baseline is not None}
+    baselines = {row.name: row.baseline for row in results.rows}
+    found = wanted
+    while found:  # a baseline may have one of its own
+        found = {baseline for name in found if (baseline := baselines[name]) is not None} - wanted
+        wanted |= found
     missing = [f"{row.label} ({row.name})" for row in results.rows if row.name not in wanted]
     if not missing:
         return results

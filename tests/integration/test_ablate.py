@@ -96,7 +96,7 @@ def test_an_ablation_is_stopped_and_gone_on_with(spec, tmp_path):
     values = json.loads(spec.read_text())
     values["set"]["optim.lr"] = 1e-4
     spec.write_text(json.dumps(values))
-    with pytest.raises(MixreorgError, match=r"groupvit, seed 0: .* another optim\.lr; give the row another name"):
+    with pytest.raises(MixreorgError, match=r"mixreorg, seed 0: .* another optim\.lr; give the row another name"):
         run_ablation(spec, out, device="cpu", console=Console(quiet=True))
 
 

@@ -51,8 +51,9 @@ class Cost(StrictConfig):
     """Wall time of the training steps: no start-up, evaluation, checkpoint, or step that was lost and done again."""
     train_cpu_seconds: float | None
     """Processor time of the same, all threads together; None where the log does not tell."""
-    process_seconds: float
-    """Wall time of the training processes, everything included, of all parts."""
+    process_seconds: float | None
+    """Wall time of the training processes, everything included, of all parts; None where no account was kept, because
+    the queue was killed."""
     process_cpu_seconds: float | None
     """Processor time of the same."""
     parts: int
@@ -119,7 +120,7 @@ def cost_of(parts: Sequence[Part], log: Sequence[LogRecord], batch_size: int) ->
     return Cost(
         train_seconds=round(seconds, 2),
         train_cpu_seconds=round(cpu_seconds, 2) if tells else None,
-        process_seconds=round(sum(part.seconds for part in training), 2),
+        process_seconds=round(sum(part.seconds for part in training), 2) if training else None,
         process_cpu_seconds=round(sum(cpu), 2) if len(cpu) == len(training) and training else None,
         parts=len(training),
     )

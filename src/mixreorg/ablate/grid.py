@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixreorg.ablate.spec import AblationSpec, RowConfig
+from mixreorg.ablate.spec import AblationSpec, RowConfig, Settings
 from mixreorg.ablate.worlds import WorldPaths, absolute, check_split, check_world, world_paths
 from mixreorg.config import assign, merge
 from mixreorg.errors import MixreorgError
@@ -178,12 +178,24 @@ def _expand(name: str, config: RowConfig, spec: AblationSpec) -> list[PlannedRow
                 section=config.section,
                 recipe=config.recipe,
                 world=config.world,
-                settings=merge(merge(spec.set, config.set), chosen),
+                settings=_in_layers(spec.set, config.set, chosen),
                 seeds=spec.seeds if config.seeds is None else config.seeds,
                 baseline=spec.baseline if config.baseline is None else config.baseline,
             )
         )
     return rows
+
+
+def _in_layers(*layers: Settings) -> Settings:
+    """Settings of which a later layer's are assigned last.
+
+    One of them may be a section, written as a mapping, that holds what another one names by its dotted name.
+    """
+    settings: Settings = {}
+    for layer in layers:
+        for name, value in layer.items():
+            settings |= merge({name: settings.pop(name)} if name in settings else {}, {name: value})
+    return settings
 
 
 def _plan_row(spec: AblationSpec, row: PlannedRow) -> list[PlannedRun]:

@@ -38,9 +38,23 @@ def join_results(parts: Sequence[AblationResults], names: Sequence[str]) -> Abla
                 )
             if known is None or known[0].state == "unfinished":
                 runs[run.row, run.seed] = (run, name)
+    _check_same_pairs(whole, list(runs.values()))
     order = {row.name: number for number, row in enumerate(whole.rows)}
     joined = sorted((run for run, _ in runs.values()), key=lambda run: (order[run.row], run.seed))
     return whole.updated(runs=tuple(joined))
+
+
+def _check_same_pairs(whole: AblationResults, runs: Sequence[tuple[RunResult, str]]) -> None:
+    """Data that exist are the same in all parts, as far as their number tells."""
+    worlds = {row.name: row.world for row in whole.rows}
+    first: dict[str, tuple[RunResult, str]] = {}
+    for run, name in runs:
+        other, other_name = first.setdefault(worlds[run.row], (run, name))
+        if other.num_pairs != run.num_pairs:
+            raise MixreorgError(
+                f"{run.row}, seed {run.seed}, of {name} was trained on {run.num_pairs:,} pairs, {other.row}, seed "
+                f"{other.seed}, of {other_name} on {other.num_pairs:,}: the world {worlds[run.row]} is not the same"
+            )
 
 
 def _read(results: AblationResults, name: str) -> AblationSpec:

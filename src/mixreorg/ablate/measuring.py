@@ -41,6 +41,8 @@ class SplitJob(StrictConfig):
     name: str
     root: str
     split: str
+    files: str | None = None
+    """Digest of the files of data that exist; measured again where it is another. None for worlds that are made."""
     max_images: int | None
     protocol: Protocol
     stuff: tuple[str, ...] = ()
@@ -54,6 +56,8 @@ class MeasureJob(StrictConfig):
     splits: tuple[SplitJob, ...]
     validation: str | None
     """Folder whose split ``val`` chooses thresholds and gives the scenes to mix; None for none."""
+    validation_files: str | None = None
+    """Like ``files`` of a split."""
     mixed_scenes: int
     mixing: MixReorgConfig
 

@@ -17,9 +17,10 @@ from mixreorg.ablate.report import write_report
 from mixreorg.ablate.results import read_results
 from mixreorg.ablate.spec import AblationSpec, SplitConfig, read_spec
 from mixreorg.ablate.status import StatusDisplay, Watched
-from mixreorg.ablate.worlds import labelled_stuff, make_world, world_paths
+from mixreorg.ablate.worlds import check_made_world, labelled_stuff, make_world, world_paths
 from mixreorg.config import differences
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
 from mixreorg.text.nouns import NounList
 from mixreorg.text.tokenizer import Tokenizer
@@ -77,7 +78,10 @@ def run_ablation(
     chosen = select(spec, runs, only, seeds)
     device_type = available_device().type if device == "auto" else device
     slots = make_slots(workers, device_type)
-    jobs = {run.folder: _measure_job(spec, run) for run in runs}
+    for name, world in spec.worlds.items():
+        check_made_world(name, world, out)
+    files = {key: _files_of(*key, spec) for key in dict.fromkeys(_measured_splits(spec, runs))}
+    jobs = {run.folder: _measure_job(spec, run, files) for run in runs}
     for run in runs:
         _check_unchanged(out, run)
     _check_same_data(spec, runs, out)
@@ -126,15 +130,16 @@ def join_ablations(files: Sequence[Path], out: Path) -> Path:
 
 
 def _check_unchanged(out: Path, run: PlannedRun) -> None:
-    path = out / run.folder / CONFIG
-    if not path.is_file():
-        return
+    folder = out / run.folder
+    path = folder / CONFIG
+    if not path.is_file() or not any((folder / name).is_file() for name in ("train_config.json", CARD)):
+        return  # it never began
     # Read as a configuration: one that an earlier version wrote lacks the newest fields.
     written = TrainConfig.from_dict(read_json(path), source=str(path)).to_dict()
     changed = differences(_compared(written), _compared(run.config.to_dict()))
     if changed:
         raise MixreorgError(
-            f"{run.name}: {out / run.folder} holds a run with another {', '.join(changed[:5])}; give the row another "
+            f"{run.name}: {folder} holds a run with another {', '.join(changed[:5])}; give the row another "
             "name, or remove that folder"
         )
 
@@ -189,20 +194,48 @@ def _worlds(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
     return [run.row.world for run in runs] + measured
 
 
-def _measure_job(spec: AblationSpec, run: PlannedRun) -> MeasureJob:
-    measure = spec.measure
-    validation = world_paths(run.row.world, spec.worlds[run.row.world]).evaluation
-    splits = tuple(_split_job(spec, split, run) for split in measure.splits)
-    return MeasureJob(splits=splits, validation=validation, mixed_scenes=measure.mixed_scenes, mixing=measure.mixing)
+def _measured_splits(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[tuple[str, str]]:
+    """World and split of all that is measured, the splits that choose thresholds among them."""
+    trained = [run.row.world for run in runs]
+    measured = [(split.world or world, split.split) for split in spec.measure.splits for world in trained]
+    return [*((world, "val") for world in trained), *measured]
 
 
-def _split_job(spec: AblationSpec, split: SplitConfig, run: PlannedRun) -> SplitJob:
+def _files_of(world: str, split: str, spec: AblationSpec) -> str | None:
+    """Digest of the files of a split of data that exist, which may change under their names; None of a made world."""
+    config = spec.worlds[world]
+    root = world_paths(world, config).evaluation
+    if config.preset is not None or root is None:
+        return None
+    return open_voc_split(Path(root), split).files_digest()
+
+
+def _measure_job(spec: AblationSpec, run: PlannedRun, files: dict[tuple[str, str], str | None]) -> MeasureJob:
+    measure, world = spec.measure, run.row.world
+    return MeasureJob(
+        splits=tuple(_split_job(spec, split, run, files) for split in measure.splits),
+        validation=world_paths(world, spec.worlds[world]).evaluation,
+        validation_files=files[world, "val"],
+        mixed_scenes=measure.mixed_scenes,
+        mixing=measure.mixing,
+    )
+
+
+def _split_job(
+    spec: AblationSpec, split: SplitConfig, run: PlannedRun, files: dict[tuple[str, str], str | None]
+) -> SplitJob:
     world = split.world or run.row.world
     root = world_paths(world, spec.worlds[world]).evaluation
     assert root is not None, "the plan has checked it"
     protocol, stuff = run.split_protocols[split.name], labelled_stuff(world, spec.worlds[world])
     return SplitJob(
-        name=split.name, root=root, split=split.split, max_images=split.max_images, protocol=protocol, stuff=stuff
+        name=split.name,
+        root=root,
+        split=split.split,
+        files=files[world, split.split],
+        max_images=split.max_images,
+        protocol=protocol,
+        stuff=stuff,
     )
 
 

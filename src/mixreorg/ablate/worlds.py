@@ -15,7 +15,11 @@ from mixreorg.data.specs import expand
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
+from mixreorg.text.nouns import NounList
 from mixreorg.text.tokenizer import Tokenizer
+
+_RECORD = "world.json"
+"""File in the folder of a world with what it was made of."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ def check_world(name: str, world: WorldConfig) -> None:
             open_voc_split(Path(paths.evaluation), "val")
         if paths.tokenizer != "clip":
             Tokenizer.from_file(Path(paths.tokenizer))
+        if paths.nouns is not None:
+            NounList.from_file(Path(paths.nouns))
     except MixreorgError as error:
         raise MixreorgError(f"world {name}: {error}") from None
 
@@ -114,6 +120,30 @@ def check_split(name: str, world: WorldConfig, split: str) -> None:
         open_voc_split(Path(absolute(world.evaluation)), split)
 
 
+def check_made_world(name: str, world: WorldConfig, out: Path) -> None:
+    """Whether a folder holds the world, if it holds one of this name.
+
+    Args:
+        name: of the world.
+        world: as the ablation describes it.
+        out: output folder of the ablation.
+
+    Raises:
+        MixreorgError: it holds another world; it says what differs.
+    """
+    folder = out / "worlds" / name
+    record = folder / _RECORD
+    if world.preset is None or not record.is_file():
+        return
+    # Read as a configuration: one that an earlier version wrote lacks the newest fields.
+    made = WorldConfig.from_dict(read_json(record), source=str(record))
+    if changed := differences(made.to_dict(), world.to_dict()):
+        raise MixreorgError(
+            f"{folder} was made with another {', '.join(changed)}; give the world of the ablation another name, or "
+            "choose another --out"
+        )
+
+
 def make_world(name: str, world: WorldConfig, out: Path, console: Console) -> None:
     """Make the scenes and the tokenizer of a world, unless they are there.
 
@@ -129,16 +159,9 @@ def make_world(name: str, world: WorldConfig, out: Path, console: Console) -> No
     if world.preset is None:
         return
     folder = out / "worlds" / name
-    record = folder / "world.json"
-    if record.is_file():
-        changed = differences(read_json(record), world.to_dict())
-        if changed:
-            raise MixreorgError(
-                f"{folder} was made with another {', '.join(changed)}; give the world of the ablation another name, "
-                "or choose another --out"
-            )
-    else:
-        write_json(record, world.to_dict())
+    check_made_world(name, world, out)
+    if not (folder / _RECORD).is_file():
+        write_json(folder / _RECORD, world.to_dict())
     counts = SceneCounts(world.train, world.val, world.test)
     scenes = ensure_scenes(scenes_config(name, world), folder / "scenes", counts, console)
     if world.train:

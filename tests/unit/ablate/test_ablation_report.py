@@ -268,6 +268,12 @@ def test_rows_without_a_finished_run_are_named_instead_of_shown(file):
     assert shown.budget_note.endswith(f"Not run yet: {label} (mixreorg).")
     only = results.updated(runs=tuple(run for run in results.runs if run.row == "mixreorg"))
     assert [row.name for row in with_finished_runs(only).rows] == ["groupvit", "mixreorg"]
+    # A baseline may have a baseline of its own.
+    rows = tuple(row.updated(baseline="first") if row.name == "groupvit" else row for row in only.rows)
+    first = only.rows[0].updated(name="first", label="first", baseline=None)
+    chain = with_finished_runs(only.updated(rows=(first, *rows)))
+    assert [row.name for row in chain.rows] == ["first", "groupvit", "mixreorg"]
+    assert make_results().overview([chain]) == ""
 
 
 def test_the_committed_page_is_what_the_committed_files_make():

@@ -36,6 +36,9 @@ def test_training_time_is_that_of_the_steps_and_process_time_that_of_all_parts(t
 def test_what_the_system_does_not_tell_is_not_made_up():
     cost = cost_of([part("train", 5.0, 1.0), part("train", 5.0)], [{"step": 4, "train/pairs_per_second": 8.0}], 8)
     assert (cost.train_cpu_seconds, cost.process_cpu_seconds) == (None, None)
+    # The account of a queue that was killed.
+    cost = cost_of([part("measure", 5.0, 1.0)], [{"step": 4, "train/pairs_per_second": 8.0}], 8)
+    assert (cost.process_seconds, cost.process_cpu_seconds, cost.parts) == (None, None, 0)
 
 
 def test_the_machine_is_described():

@@ -9,6 +9,7 @@ from ablation_kit import spec_values
 from PIL import Image
 from rich.console import Console
 
+from mixreorg.ablate import measuring
 from mixreorg.ablate import run as ablation
 from mixreorg.ablate.grid import plan
 from mixreorg.ablate.results import read_results
@@ -79,6 +80,38 @@ def test_pairs_may_move(out: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs").rename(tmp_path / "moved")
     go_on(write_spec(tmp_path / "moved.json", tmp_path / "moved"), out)
     assert [run.num_pairs for run in read_results(out / "results.json").runs] == [2]
+
+
+def test_a_run_that_never_began_may_have_changed(out: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    values = json.loads(spec.read_text())
+    values["rows"]["groupvit"]["set"] = {"optim.lr": 0.002}
+    spec.write_text(json.dumps(values))
+    with pytest.raises(MixreorgError, match=r"holds a run with another optim\.lr"):
+        go_on(spec, out)
+    (run,) = plan(read_spec(spec))
+    (out / run.folder / "card.json").unlink()
+    go_on(spec, out)
+
+
+def test_evaluation_data_that_changed_are_measured_again(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ablation, "run_jobs", lambda jobs, *_: asked.extend(job.name for job in jobs))
+    monkeypatch.setattr(ablation, "is_trained", lambda *_: True)
+    monkeypatch.setattr(measuring, "checkpoints_of", lambda run: {})
+    (run,) = plan(read_spec(tmp_path / "spec.json"))
+    go_on(tmp_path / "spec.json", out)
+    assert asked == ["groupvit, seed 0"]
+    job = json.loads((out / run.folder / ablation.JOB).read_text())
+    measured = {"job": job, "steps": {}, "checkpoints": {}}
+    (out / run.folder / measuring.MEASURED).write_text(json.dumps(measured))
+    go_on(tmp_path / "spec.json", out)
+    assert asked == ["groupvit, seed 0"]
+    Image.new("L", (8, 8), 1).save(tmp_path / "voc" / "SegmentationClass" / "0.png", compress_level=0)
+    go_on(tmp_path / "spec.json", out)
+    assert asked == ["groupvit, seed 0"] * 2
 
 
 def test_another_tokenizer_or_word_list_is_refused(out: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An ablation is read strictly and planned as a whole before anything runs."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,8 +10,9 @@ import typer
 from ablation_kit import make_spec, spec_values
 
 from mixreorg.ablate.grid import expand_rows, plan, select, train_command
+from mixreorg.ablate.run import run_ablation
 from mixreorg.ablate.spec import AblationSpec, read_spec
-from mixreorg.ablate.worlds import make_world, scenes_config, world_commands, world_paths
+from mixreorg.ablate.worlds import check_made_world, make_world, scenes_config, world_commands, world_paths
 from mixreorg.cli.main import app
 from mixreorg.errors import MixreorgError
 from mixreorg.recipes import configure, recipe
@@ -108,6 +110,15 @@ def test_sections_written_as_mappings_change_only_what_they_name():
     assert run.config.engine == base.engine.updated(compile=True)
 
 
+def test_the_last_layer_of_settings_decides_however_it_is_written():
+    rows = row(set={"optim": {"lr": 2e-3}}, grid={"optim.lr": [3e-3, 4e-3]})["rows"]
+    runs = plan(make_spec(set={"steps": 12, "optim.lr": 1e-3}, rows=rows, seeds=[0], baseline=None))
+    assert [run.config.optim.lr for run in runs] == [3e-3, 4e-3]
+    (run,) = plan(make_spec(set={"optim.lr": 1e-3, "optim": {"lr": 5e-3}}, rows=row(set={"optim.lr": 2e-3})["rows"],
+                            seeds=[0], baseline=None))  # fmt: skip
+    assert run.config.optim.lr == 2e-3
+
+
 def test_a_grid_becomes_rows_named_by_their_values():
     rows = spec_values()["rows"]
     rows["mixreorg"]["grid"] = {"objective.block": [1, 2], "optim.betas": [[0.9, 0.98], [0.9, 0.999]]}
@@ -186,6 +197,23 @@ def test_a_folder_with_another_world_is_refused(tmp_path):
     (tmp_path / "worlds" / "tiny" / "world.json").write_text(world.updated(seed=4, vocab_size=800).model_dump_json())
     with pytest.raises(MixreorgError, match="made with another seed, vocab_size; give the world"):
         make_world("tiny", world, tmp_path, console=None)
+    # Also where another row alone is asked for, whose report would hold the runs on that world.
+    (tmp_path / "spec.yaml").write_text(
+        "title: t\nworlds: {tiny: {preset: easy, train: 40, val: 8, test: 8}, other: {preset: easy, train: 40}}\n"
+        "rows: {a: {recipe: scenes_groupvit, world: other}, b: {recipe: scenes_groupvit, world: tiny}}\n"
+        "measure: {splits: [{name: test}]}\n"
+    )
+    with pytest.raises(MixreorgError, match="made with another seed, vocab_size; give the world"):
+        run_ablation(tmp_path / "spec.yaml", tmp_path, only=["a"])
+
+
+def test_a_world_that_an_earlier_version_made_lacks_the_newest_fields(tmp_path):
+    world = make_spec().worlds["tiny"]
+    values = world.to_dict()
+    del values["nouns"]
+    (tmp_path / "worlds" / "tiny").mkdir(parents=True)
+    (tmp_path / "worlds" / "tiny" / "world.json").write_text(json.dumps(values))
+    check_made_world("tiny", world, tmp_path)
 
 
 def test_existing_paths_are_absolute_for_the_runs_and_as_written_in_their_commands(monkeypatch, tmp_path):

@@ -48,6 +48,15 @@ def test_two_results_of_one_run_are_refused():
         joined(part(run_values("groupvit", 0, 20.0)), part(run_values("groupvit", 0, 21.0)))
 
 
+def test_parts_of_other_numbers_of_pairs_are_refused():
+    other = run_values("groupvit", 1, 21.0) | {"num_pairs": 48}
+    message = (
+        r"groupvit, seed 1, of 1\.json was trained on 48 pairs, groupvit, seed 0, of 0\.json on 40: the world tiny"
+    )
+    with pytest.raises(MixreorgError, match=message):
+        joined(part(run_values("groupvit", 0, 20.0)), part(other))
+
+
 def changed_row(**changes):
     values = result_values([])
     values["rows"][1] |= changes
