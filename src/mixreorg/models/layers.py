@@ -40,7 +40,15 @@ class TokenMlp(Mlp):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    *,
+    is_training: bool = False,
+) -> Tensor:
     """Scaled dot-product attention, fused where that is faster.
 
     The fused kernel of torch wins everywhere but in bfloat16 training on a CPU, where plain products are several
@@ -52,11 +60,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         value: ``[B, heads, T_c, D / heads]``.
         mask: optional ``[T, T_c]`` bool, true where a query may see a key.
         is_causal: tokens see only themselves and earlier ones; excludes ``mask``.
+        is_training: of the module, whether or not this pass has a graph: a gradient cache computes everything without
+            one first, and must find the same.
 
     Returns:
         ``[B, heads, T, D / heads]``.
     """
-    if not (query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad):
+    if not (query.device.type == "cpu" and query.dtype == torch.bfloat16 and is_training):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
     if is_causal:
         mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
@@ -90,7 +100,7 @@ class SelfAttention(nn.Module):
         batch, tokens, width = x.shape
         # [B, T, 3D] -> 3 x [B, heads, T, D / heads]
         query, key, value = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        attended = attend(query, key, value, mask, is_causal)
+        attended = attend(query, key, value, mask, is_causal, is_training=self.training)
         out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, tokens, width))
         return out
 
@@ -112,6 +122,7 @@ class CrossAttention(nn.Module):
             self._heads(self.q_proj(query)),
             self._heads(self.k_proj(context)),
             self._heads(self.v_proj(context)),
+            is_training=self.training,
         )
         out: Tensor = self.proj(attended.transpose(1, 2).reshape(query.shape))
         return out

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mixreorg.config import StrictConfig
 from mixreorg.distributed import local_rows
 from mixreorg.models.dual_encoder import DualEncoder, Statistics
-from mixreorg.objectives.losses import contrastive_loss
+from mixreorg.objectives.losses import contrastive_loss, unit_length
 from mixreorg.objectives.multi_label import (
     MultiLabelConfig,
     NounSide,
@@ -87,10 +86,10 @@ def project_texts(
         words: ``[B_global, T]`` int64 places of the nouns in the word list, -1 where there is none.
     """
     if nouns is None or words is None:
-        return TextSide(F.normalize(model.text_projector(text_features), dim=-1), rows)
+        return TextSide(unit_length(model.text_projector(text_features)), rows)
     owners, places = (words >= 0).nonzero(as_tuple=True)
     both = torch.cat([text_features, nouns[owners, places]])
-    embeddings = F.normalize(model.text_projector(both), dim=-1)
+    embeddings = unit_length(model.text_projector(both))
     captions, prompts = torch.split(embeddings, [len(text_features), len(owners)])
     return TextSide(captions, rows, NounSide(prompts, owners, words[owners, places]))
 
@@ -104,7 +103,7 @@ def project_images(model: DualEncoder, image_features: Tensor, statistics: Stati
         statistics: ``batch_only`` for restored images: inference sees original ones, so these alone make the
             running statistics of the projector's BatchNorm.
     """
-    return F.normalize(model.image_projector(image_features, statistics), dim=-1)
+    return unit_length(model.image_projector(image_features, statistics))
 
 
 def original_loss(

@@ -23,6 +23,11 @@ def scaled_similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
         return scale.float() * (rows.float() @ columns.float().T)
 
 
+def unit_length(embeddings: Tensor) -> Tensor:
+    """L2-normalised embeddings ``[..., E]`` in float32 also under autocast, which on a CPU would round their length."""
+    return F.normalize(embeddings.float(), dim=-1)
+
+
 def contrastive_loss(image_embeddings: Tensor, text_embeddings: Tensor, scale: Tensor, rows: slice) -> Tensor:
     """Symmetric InfoNCE (GroupViT, section 3.2).
 

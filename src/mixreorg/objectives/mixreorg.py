@@ -25,6 +25,7 @@ from mixreorg.objectives.losses import (
     scaled_similarity,
     target_log_probability,
     text_to_patch_loss,
+    unit_length,
 )
 from mixreorg.objectives.mixing import ProgressiveMixing
 from mixreorg.objectives.mixreorg_config import MixReorgConfig
@@ -289,7 +290,7 @@ class MixReorgObjective(Objective):
 
     def embed_segments(self, segment_tokens: Tensor) -> Tensor:
         """L2-normalised embeddings ``[M, S, E]`` of mixed segments, projected as inference projects segments."""
-        return F.normalize(self.model.image_projector(segment_tokens, "running"), dim=-1)
+        return unit_length(self.model.image_projector(segment_tokens, "running"))
 
     def _mixed_rows(self, batch: int, device: torch.device) -> Tensor:
         """``[M]`` int64: the mixed images that are made, the first few of each group."""

@@ -27,7 +27,6 @@ class Meter:
         batch_size: int,
         *,
         device: torch.device | None = None,
-        flops_per_pair: float | None = None,
         peak_flops: float | None = None,
     ) -> None:
         """Start the clock.
@@ -37,13 +36,12 @@ class Meter:
             steps: of the whole run.
             batch_size: pairs per step over all processes.
             device: that this process trains on; the CPU by default.
-            flops_per_pair: floating-point operations of one pair's share of a step, or None if unknown.
             peak_flops: operations per second that all devices of the run could do at best, or None if unknown.
         """
         self._steps = steps
         self._batch_size = batch_size
         self._device = device or torch.device("cpu")
-        self._flops_per_pair = flops_per_pair
+        self._flops = 0.0
         self._peak_flops = peak_flops
         self._done = self._since = step
         self._start = self._mark = time.perf_counter()
@@ -59,9 +57,14 @@ class Meter:
         if self._step_end is not None and begin is not None:
             self._idle.append((self._step_end, begin))
 
-    def step_done(self) -> None:
-        """A step has ended."""
+    def step_done(self, flops_per_pair: float = 0.0) -> None:
+        """A step has ended.
+
+        Args:
+            flops_per_pair: the model's floating-point operations of one pair's share of it; 0 if unknown.
+        """
         self._done += 1
+        self._flops += flops_per_pair * self._batch_size
         self._set_mark()
 
     def exclude_pause(self) -> None:
@@ -85,14 +88,14 @@ class Meter:
         rate = steps * self._batch_size / seconds
         values = {"pairs_per_second": rate, "data_wait_share": min(self._wait_seconds() / seconds, 1.0)}
         values["cpu_cores"] = cpu_seconds / seconds
-        if self._flops_per_pair is not None and self._peak_flops is not None:
-            values["mfu"] = rate * self._flops_per_pair / self._peak_flops
+        if self._flops and self._peak_flops is not None:
+            values["mfu"] = self._flops / seconds / self._peak_flops
         memory = _memory_bytes(self._device)
         if memory is not None:
             values["memory_gib"] = memory / _GIB
         values["eta_seconds"] = (self._steps - self._done) * seconds / steps
         self._since = self._done
-        self._waited = 0.0
+        self._waited = self._flops = 0.0
         self._idle.clear()
         self._set_mark()
         self._start, self._cpu_start = self._mark, self._cpu_mark

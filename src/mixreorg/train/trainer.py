@@ -1,5 +1,6 @@
 """The training loop: it knows batches, loss terms, checkpoints and sinks, and nothing of any method."""
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -161,7 +162,6 @@ class _Run:
             self.last_step,
             self.config.batch_size,
             device=self.engine.device,
-            flops_per_pair=flops_per_pair(self.config, self.config.batch_size, devices=world_size()).model_train,
             peak_flops=peak.flops * world_size(),
         )
         try:
@@ -222,7 +222,7 @@ class _Run:
             self.meter.data_ready()
             self.terms = self._train_step(batch)
             self.step += 1
-            self.meter.step_done()
+            self.meter.step_done(self._flops_per_pair(self.text_length))
             self._after_step(self.terms)
         return False, None
 
@@ -244,6 +244,7 @@ class _Run:
     def _train_step(self, batch: PairBatch) -> LossTerms:
         keys = sample_keys(self.config.seed, batch.sample_ids)
         batch = batch.trimmed(self.config.model.text.end_id).to(self.engine.device)
+        self.text_length = batch.token_ids.shape[1]
         images = augment(batch.images, keys, self.config.data.transform)
         inputs = StepInputs(images, batch.token_ids, keys.to(self.engine.device), batch.nouns)
         rate = learning_rate(self.step, self.config.steps, self.config.optim)
@@ -251,6 +252,12 @@ class _Run:
         self.problems.extend(batch.problems)
         self.met.update(batch.problems)
         return terms
+
+    @functools.cache  # noqa: B019  # a run lives as long as its process needs it
+    def _flops_per_pair(self, text_length: int) -> float:
+        """The model's operations with captions of so many tokens, as the longest of a batch has."""
+        devices = world_size()
+        return flops_per_pair(self.config, self.config.batch_size, devices=devices, text_length=text_length).model_train
 
     def _after_step(self, terms: LossTerms) -> None:
         if self.step % self.config.log_every == 0 or self.step == self.last_step:

@@ -43,6 +43,20 @@ def test_the_fit_finds_the_rule_that_made_the_truth() -> None:
     np.testing.assert_allclose([rule.image_weight, rule.segment_weight, rule.bias], [1.5, -0.5, -1], atol=0.1)
 
 
+def test_the_fit_arrives_where_a_whole_step_would_go_astray() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        truth = random.random((10, 3)) < 0.15
+        if not truth.any():
+            continue
+        features = random.normal(size=(10, 3, 2)) * 4 + truth[..., None] * 8.0 - 10
+        rule = fit_presence(features, truth, ["dog", "cat"])
+        weights = np.array([rule.image_weight, rule.segment_weight, rule.bias])
+        inputs = np.column_stack([features.reshape(-1, 2), np.ones(30)])
+        gradient = inputs.T @ (rule.scores(features).ravel() - truth.ravel()) + 1e-3 * weights
+        assert np.abs(gradient).max() < 1e-3
+
+
 def test_presence_without_mistakes_still_has_a_finite_rule() -> None:
     features = np.stack([np.full((10, 2), value, dtype=float) for value in (-1, 1)], axis=1)
     rule = fit_presence(features, features[..., 0] > 0, ["dog", "cat"])

@@ -31,11 +31,11 @@ def clock(monkeypatch):
     return clock
 
 
-def step(meter: Meter, clock: Clock, wait: float, work: float) -> None:
+def step(meter: Meter, clock: Clock, wait: float, work: float, flops_per_pair: float = 0.0) -> None:
     clock.now += wait
     meter.data_ready()
     clock.now += work
-    meter.step_done()
+    meter.step_done(flops_per_pair)
 
 
 def test_rates_cover_the_steps_since_the_last_reading(clock: Clock):
@@ -88,11 +88,17 @@ def test_cores_at_work_leave_pauses_out(clock: Clock):
 
 
 def test_mfu_is_the_share_of_the_peak_and_absent_without_it(clock: Clock):
-    meter = Meter(0, 10, 8, flops_per_pair=5e9, peak_flops=1e12)
-    step(meter, clock, wait=0.0, work=0.1)
+    meter = Meter(0, 10, 8, peak_flops=1e12)
+    step(meter, clock, wait=0.0, work=0.1, flops_per_pair=5e9)
     assert meter.read()["mfu"] == pytest.approx(80 * 5e9 / 1e12)
-    assert "mfu" not in Meter(0, 10, 8, flops_per_pair=5e9).read()
+    # Steps of shorter captions do less.
+    step(meter, clock, wait=0.0, work=0.1, flops_per_pair=4e9)
+    step(meter, clock, wait=0.0, work=0.1, flops_per_pair=2e9)
+    assert meter.read()["mfu"] == pytest.approx(80 * 3e9 / 1e12)
     assert "mfu" not in Meter(0, 10, 8, peak_flops=1e12).read()
+    unknown = Meter(0, 10, 8)
+    unknown.step_done(5e9)
+    assert "mfu" not in unknown.read()
 
 
 def test_memory_follows_what_this_process_holds():
