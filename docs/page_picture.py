@@ -36,9 +36,9 @@ def draw_page(out: Path) -> None:
         def find(selector: str) -> webdriver.remote.webelement.WebElement:
             return WebDriverWait(driver, _WAIT).until(lambda _: driver.find_elements(By.CSS_SELECTOR, selector))[0]
 
-        find("#photo input[type=file]").send_keys(str(EXAMPLES / "scene_3.jpg"))
+        find("#photo input[type=file]").send_keys(str(EXAMPLES / "scene_1.jpg"))
         find("#photo img")
-        find("#names textarea").send_keys("cow, dog, pig, horse")
+        find("#names textarea").send_keys("horse, book, clock, bus")
         find("#segment").click()
         WebDriverWait(driver, _WAIT).until(lambda _: "background" in find("#classes").text)
         ActionChains(driver).move_to_element_with_offset(find("#classes .veil"), 80, 40).perform()

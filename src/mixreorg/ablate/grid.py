@@ -243,7 +243,7 @@ def _text(value: Any) -> str:
 
 
 def _hint(name: str, known: Iterable[str] | Mapping[str, Any]) -> str:
-    names = list(known)
+    names = list(dict.fromkeys(known))
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
 

@@ -17,9 +17,9 @@ _HERE = Path(__file__).parent
 EXAMPLES = _HERE / "examples"
 """Scenes that the package's own composer drew, with OpenMoji's pictures: see LICENSE.txt there."""
 _EXAMPLE_NAMES = (
-    ("scene_1.jpg", "ball, car=car|taxi, clock, apple"),
-    ("scene_2.jpg", "bus=bus|coach, cup, boat, house"),
-    ("scene_3.jpg", "cow, dog, pig, horse"),
+    ("scene_1.jpg", "horse, book, clock, bus"),
+    ("scene_2.jpg", "car=car|taxi, fish, tree, clock"),
+    ("scene_3.jpg", "bus=bus|coach, airplane=airplane|plane, cat, mushroom"),
 )
 _FIRST_THRESHOLD = 0.5
 """Where the slider stands for models whose protocol has no threshold."""
