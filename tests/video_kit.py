@@ -24,8 +24,12 @@ def write_clip(
     times: Sequence[float] | None = None,
     rate: int = 10,
     codec: str = "libx264",
+    last: float | None = None,
 ) -> Path:
-    """A clip of ``[H, W, 3]`` frames at ``times`` in seconds, or at the rate; the format is that of the suffix."""
+    """A clip of ``[H, W, 3]`` frames at ``times`` in seconds, or at the rate; the format is that of the suffix.
+
+    The last frame is shown for ``last`` seconds, by default as long as the rate says.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
@@ -36,6 +40,8 @@ def write_clip(
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = round((number / rate if times is None else times[number]) * TICKS)
             frame.time_base, frame.duration = Fraction(1, TICKS), TICKS // rate
+            if last is not None and number == len(frames) - 1:
+                frame.duration = round(last * TICKS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -12,6 +12,4 @@ class MixreorgError(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out; torch and the runtimes of exports have no type for it."""
     told = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("allocate memory" in told or "out of memory" in told)
-    )
+    return isinstance(error, MemoryError) or "allocate memory" in told or "out of memory" in told

@@ -194,8 +194,19 @@ def _in_layers(*layers: Settings) -> Settings:
     settings: Settings = {}
     for layer in layers:
         for name, value in layer.items():
-            settings |= merge({name: settings.pop(name)} if name in settings else {}, {name: value})
+            before = {name: settings.pop(name)} if name in settings else {}
+            if isinstance(value, Mapping) and "kind" not in value:
+                # What stands below the section by dotted names came after it, and goes last with it.
+                for key in [key for key in settings if key.startswith(f"{name}.")]:
+                    before = merge(before, {name: _nested(key.removeprefix(f"{name}."), settings.pop(key))})
+            settings |= merge(before, {name: value})
     return settings
+
+
+def _nested(name: str, value: Any) -> Settings:
+    """A value by its dotted name as mappings."""
+    first, _, rest = name.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _plan_row(spec: AblationSpec, row: PlannedRow) -> list[PlannedRun]:

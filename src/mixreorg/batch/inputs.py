@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -35,8 +36,8 @@ class PhotoInput:
 def find_photos(arguments: Sequence[Path], out: Path, standard_input: BinaryIO) -> list[PhotoInput]:
     """Photos that arguments of a command stand for, each once, in the order given; folders and patterns sorted.
 
-    - A folder: all photos in it and below, except hidden ones, those in ``out`` and results of earlier calls. Their
-      results keep the path from that folder.
+    - A folder: all photos in it and below, also in linked folders, except hidden ones, those in ``out`` and results of
+      earlier calls. Their results keep the path from that folder.
     - A pattern such as ``trip/**/*.jpg``: results keep the path from its last folder without ``*``, ``?`` or ``[``.
     - ``-``: a list of paths from standard input, one per line, or ended by NUL as ``find -print0`` writes them.
       Results keep the path from the current folder, or the whole path of a photo that lies elsewhere.
@@ -58,7 +59,8 @@ def find_photos(arguments: Sequence[Path], out: Path, standard_input: BinaryIO) 
     found: dict[Path, tuple[Path, PurePath | None]] = {}
     for argument in arguments:
         for path, name in _expand(argument, out, standard_input):
-            found.setdefault(_whole(path), (path, name))
+            # Through a linked folder, too, a photo is the same.
+            found.setdefault(path.parent.resolve() / path.name, (path, name))
     given = _names_of_single([path for path, name in found.values() if name is None])
     return _unique([PhotoInput(path, name or given[path]) for path, name in found.values()])
 
@@ -97,18 +99,21 @@ def _walk(folder: Path, out: Path) -> Iterator[Path]:
     results = _whole(out)
     closed: list[Path] = []
     walked: set[Path] = set()
-    for parent, folders, files in os.walk(
-        folder, onerror=lambda error: closed.append(Path(error.filename)), followlinks=True
-    ):
-        here = Path(parent).resolve()
-        if here in walked:
-            folders.clear()
-            continue
-        walked.add(here)
-        folders[:] = [name for name in folders if not name.startswith(".") and _whole(Path(parent, name)) != results]
-        # Links last: of a folder that is there twice, its own place names the results.
-        folders.sort(key=lambda name: (Path(parent, name).is_symlink(), name))
-        yield from (path for path in (Path(parent, name) for name in files) if _is_photo(path))
+    # Links last: of a folder that is there twice, its own place names the results.
+    waiting = deque([folder])
+    while waiting:
+        start = waiting.popleft()
+        for parent, folders, files in os.walk(start, onerror=lambda error: closed.append(Path(error.filename))):
+            here = Path(parent).resolve()
+            if here in walked:
+                folders.clear()
+                continue
+            walked.add(here)
+            kept = sorted(name for name in folders if not name.startswith("."))
+            links = [name for name in kept if Path(parent, name).is_symlink()]
+            waiting.extend(path for path in (Path(parent, name) for name in links) if _whole(path) != results)
+            folders[:] = [name for name in kept if name not in links and _whole(Path(parent, name)) != results]
+            yield from (path for path in (Path(parent, name) for name in files) if _is_photo(path))
     yield from closed
 
 

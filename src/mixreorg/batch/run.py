@@ -92,7 +92,7 @@ def _segment(job: BatchJob, image: Image.Image | MixreorgError) -> tuple[Image.I
         return image, job.segment(image)
     except MixreorgError as error:
         return error
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # of a type that each library chooses
         if not is_out_of_memory(error):
             raise
         return MixreorgError(

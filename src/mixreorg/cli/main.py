@@ -108,11 +108,6 @@ def main() -> None:
     except MixreorgError as error:
         _print_error(str(error))
         sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        _print_error(f"there is not enough memory for this; take smaller photos, windows or batches ({error})")
-        sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA_OF:
             raise
@@ -121,4 +116,9 @@ def main() -> None:
             f"error: this needs {error.name}, which the extra {extra!r} brings: pip install 'mixreorg[{extra}]'",
             file=sys.stderr,
         )
+        sys.exit(2)
+    except Exception as error:  # of a type that each library chooses
+        if not is_out_of_memory(error):
+            raise
+        _print_error(f"there is not enough memory for this; take smaller photos, windows or batches ({error})")
         sys.exit(2)

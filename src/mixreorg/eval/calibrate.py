@@ -23,8 +23,8 @@ from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.window_plan import plan_windows
 
 _NEWTON_STEPS = 50
-_RIDGE = 1e-3
 _MOST_HALVINGS = 40
+_RIDGE = 1e-3
 """Weight of the squared coefficients in the fit: it keeps them finite where presence is never mistaken."""
 
 

@@ -33,7 +33,7 @@ def read_stored_mask(path: Path) -> StoredMask:
                     f"{path} is a picture of mode {image.mode}, but masks hold one index per pixel (grey or palette "
                     "PNG); take the file of the official archive, not one that was opened and saved again"
                 )
-            step = _GREY_STEPS.get(str(image.tile[0].args), 1) if image.mode == "L" and image.tile else 1
+            step = _GREY_STEPS.get(str(image.tile[0][3]), 1) if image.mode == "L" and image.tile else 1
             stored: StoredMask = np.array(image) // step
     except FileNotFoundError:
         raise MixreorgError(f"the mask {path} is missing; unpack the archive of the masks again") from None

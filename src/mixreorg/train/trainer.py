@@ -1,6 +1,5 @@
 """The training loop: it knows batches, loss terms, checkpoints and sinks, and nothing of any method."""
 
-import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -253,7 +252,6 @@ class _Run:
         self.met.update(batch.problems)
         return terms
 
-    @functools.cache  # noqa: B019  # a run lives as long as its process needs it
     def _flops_per_pair(self, text_length: int) -> float:
         """The model's operations with captions of so many tokens, as the longest of a batch has."""
         devices = world_size()

@@ -90,11 +90,14 @@ class VideoReader:
         import av
 
         index, first, size = -1, None, None
-        end, longest = 0.0, float(1 / self.rate)
+        end, longest = None, float(1 / self.rate)
         try:
             for index, frame in enumerate(self._container.decode(self._stream)):
                 if frame.time is not None:
-                    longest, end = max(longest, frame.time - end), frame.time
+                    # A picture may stay, the last one longer than all others; it then says for how long.
+                    since = 0.0 if end is None else frame.time - end
+                    own = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+                    longest, end = max(longest, since, own), frame.time
                 if index % every:
                     continue
                 first = frame.time if first is None else first
@@ -112,8 +115,7 @@ class VideoReader:
             many = f"{index + 1} of {announced} frames" if announced else f"{index + 1} frames"
             raise MixreorgError(f"{self._name} is truncated: it ends after {many}; restore the file")
         length = self._announced_length()
-        # The last frame may be shown as long as any other.
-        if not announced and length is not None and end + longest < _LEAST_SHARE * length:
+        if length is not None and end is not None and end + longest < _LEAST_SHARE * length:
             raise MixreorgError(
                 f"{self._name} is truncated: it ends after {end:.1f} of {length:.1f} s; restore the file"
             )
@@ -123,7 +125,7 @@ class VideoReader:
 
         Of other formats without a count FFmpeg takes the length from what is left of the file.
         """
-        if "matroska" not in self._container.format.name:
+        if self._stream.frames or "matroska" not in self._container.format.name:
             return None
         hours, _, rest = self._stream.metadata.get("DURATION", "").partition(":")
         minutes, _, seconds = rest.partition(":")

@@ -117,6 +117,9 @@ def test_the_last_layer_of_settings_decides_however_it_is_written():
     (run,) = plan(make_spec(set={"optim.lr": 1e-3, "optim": {"lr": 5e-3}}, rows=row(set={"optim.lr": 2e-3})["rows"],
                             seeds=[0], baseline=None))  # fmt: skip
     assert run.config.optim.lr == 2e-3
+    rows = row(set={"optim.lr": 2e-3}, grid={"optim": [{"weight_decay": 0.1}]})["rows"]
+    (run,) = plan(make_spec(set={"optim": {"lr": 1e-3, "warmup_steps": 3}}, rows=rows, seeds=[0], baseline=None))
+    assert (run.config.optim.lr, run.config.optim.weight_decay, run.config.optim.warmup_steps) == (2e-3, 0.1, 3)
 
 
 def test_a_grid_becomes_rows_named_by_their_values():

@@ -42,7 +42,9 @@ def test_linked_folders_belong_to_a_folder_and_circles_end(trip: Path) -> None:
     (trip / "Album").symlink_to(elsewhere.absolute())
     (trip / "a" / "back").symlink_to(trip.absolute())
     (trip / "A again").symlink_to((trip / "a").absolute())
+    (trip / "a" / "z").symlink_to((trip / "b").absolute())
     assert names(trip) == ["Album/far", "a/one", "a/two", "b/one", "b/one-2", "top"]
+    assert names(trip, "elsewhere") == ["Album/far", "a/one", "a/two", "b/one", "b/one-2", "top"]
 
 
 def test_results_inside_the_folder_are_no_photos(trip: Path) -> None:

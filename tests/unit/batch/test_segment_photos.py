@@ -147,10 +147,12 @@ def test_a_photo_too_large_for_the_memory_fails_alone(tmp_path: Path, photos: li
             raise MemoryError
         if number == 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        if number == 4:
+            raise Exception("[ONNXRuntimeError] : Failed to allocate memory for requested buffer of size 9")
         return label(image)
 
-    rows = run(job(tmp_path, segment=hungry), photos[:3])
-    assert [row.status for row in rows] == ["segmented", "failed", "failed"]
+    rows = run(job(tmp_path, segment=hungry), [*photos[:3], photos[4]])
+    assert [row.status for row in rows] == ["segmented", "failed", "failed", "failed"]
     for row in rows[1:]:
         assert "not enough memory to segment a photo of 20 x 10 pixels" in str(row.error)
 

@@ -124,6 +124,9 @@ def test_a_truncated_file_that_counts_no_frames_is_known_by_its_length(suffix: s
 def test_a_last_picture_that_stays_is_no_truncation(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "slides.mkv", shades(4), [0.0, 2.0, 4.0, 6.0])
     assert [frame.seconds for frame in frames(clip)] == pytest.approx([0, 2, 4, 6])
+    for count in (1, 3):
+        clip = write_clip(tmp_path / "held.mkv", shades(count), [2.0 * number for number in range(count)], last=10.0)
+        assert len(frames(clip)) == count
 
 
 def test_a_playlist_does_not_reach_the_network(tmp_path: Path) -> None:
