@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixreorg.errors import MixreorgError
 from mixreorg.export.runtime import IMAGE, TEXT, TOKENIZER, ExportedSegmenter, find_export
+from mixreorg.segment.protocol import hash_values
 from mixreorg.text.class_list import ClassName
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ def listed(names: Sequence[ClassName]) -> list[list[str]]:
 
 
 def model_identity(segmenter: "Segmenter | ExportedSegmenter", source: str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a model's weights and architecture, or of an export's
-    files.
+    """Hexadecimal digits of the SHA-256 of a model's weights and architecture, or of an export's files.
 
     Args:
         segmenter: the loaded model.
@@ -31,9 +31,10 @@ def model_identity(segmenter: "Segmenter | ExportedSegmenter", source: str) -> s
     """
     if isinstance(segmenter, ExportedSegmenter):
         return _files_digest(source)
-    from mixreorg.models.digest import config_digest, model_digest  # it imports torch, which an export does without
+    from mixreorg.models.digest import model_digest  # it imports torch, which an export does without
 
-    return config_digest([model_digest(segmenter.model), segmenter.model.config.to_dict()])
+    model = segmenter.model
+    return hash_values({"weights": model_digest(model), "architecture": model.config.to_dict()})
 
 
 def photo_identity(path: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from torch import nn
 
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import read_arrays, write_arrays
-from mixreorg.models.digest import config_digest, model_digest
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.protocol import hash_values
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName, flatten_phrases
 
@@ -64,7 +65,7 @@ def text_digest(model: DualEncoder, prompts: Sequence[str]) -> str:
     if model.tokenizer is None:
         raise MixreorgError("the model has no tokenizer, so it cannot read class names")
     text_side = nn.ModuleDict({"encoder": model.text_encoder, "projector": model.text_projector})
-    digest = hashlib.sha256(f"{model_digest(text_side)} {config_digest(model.config.text.to_dict())}".encode())
+    digest = hashlib.sha256(f"{model_digest(text_side)} {hash_values(model.config.text.to_dict())}".encode())
     digest.update(model.tokenizer.encode(prompts).numpy().tobytes())
     return digest.hexdigest()[:16]
 

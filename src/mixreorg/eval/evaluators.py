@@ -22,8 +22,9 @@ from mixreorg.eval.evaluate import evaluate_split, read_pair
 from mixreorg.eval.protocols import ResolvedProtocol
 from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, label_names
-from mixreorg.models.digest import config_digest, model_digest
+from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.segment.protocol import hash_values
 from mixreorg.segment.segmenter import Segmenter
 
 Predict = Callable[[Image.Image, tuple[str, ...]], npt.NDArray[Any]]
@@ -90,11 +91,14 @@ class SegmenterEvaluator:
         return Segmenter(self.segmenter.model, protocol, self.segmenter.window_batch)(photo, split.classes).label_map
 
     def identity(self) -> dict[str, Any]:
-        """Digests of weights and architecture, and how many parameters there are."""
+        """Digests of weights and architecture, and how many parameters there are.
+
+        What a model computes is not in its weights alone: the number of heads or the assignment leave no tensor.
+        """
         model = self.segmenter.model
         return {
             "weights": model_digest(model),
-            "architecture": config_digest(model.config.to_dict()),
+            "architecture": hash_values(model.config.to_dict()),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
 
