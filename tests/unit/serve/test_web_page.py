@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -119,12 +120,31 @@ class Page:
     def segment(self) -> None:
         self.find("#segment").click()
 
+    def texts(self, selector: str) -> list[str]:
+        """What can be read there, once all of it can: what fades in or stands in a hidden tab has no text yet."""
+
+        def read(driver: webdriver.Chrome) -> list[str]:
+            texts = [element.text for element in driver.find_elements(By.CSS_SELECTOR, selector)]
+            return texts if all(texts) else []
+
+        waiting = WebDriverWait(self.driver, WAIT, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(read)
+
     def legend(self, view: str = "classes") -> list[str]:
-        self.find(f"#{view} .legend li")
-        return [item.text for item in self.driver.find_elements(By.CSS_SELECTOR, f"#{view} .legend li b")]
+        return self.texts(f"#{view} .legend li b")
+
+    def hover(self, selector: str) -> None:
+        """Move there from elsewhere, until the class under the pointer is told: the picture may be loading yet."""
+
+        def told(driver: webdriver.Chrome) -> bool:
+            there = driver.find_element(By.CSS_SELECTOR, selector)
+            ActionChains(driver).move_to_element_with_offset(there, 9, 9).move_to_element(there).perform()
+            return bool(driver.find_elements(By.CSS_SELECTOR, "#classes .tip:not([hidden])"))
+
+        WebDriverWait(self.driver, WAIT).until(told)
 
     def message(self) -> str:
-        return str(self.find(".toast-body").text)
+        return self.texts(".toast-body")[0]
 
     def download(self, name: str) -> bytes:
         return base64.b64decode(self.find(f'#classes a[download="{name}"]').get_attribute("href").partition(",")[2])
@@ -158,10 +178,9 @@ def test_upload_names_legend_hover_groups_and_downloads(page: Page, server: Serv
     page.segment()
     legend = page.legend()
     assert set(legend) <= {"background", "dog", "cat", "grass"}
-    veil = page.find("#classes .veil")
-    ActionChains(page.driver).move_to_element(veil).perform()
-    assert page.find("#classes .tip:not([hidden])").text.split(" · ")[0] in legend
-    assert page.find("#classes .legend li.lit b").text in legend
+    page.hover("#classes .veil")
+    assert page.texts("#classes .tip:not([hidden])")[0].split(" · ")[0] in legend
+    assert page.texts("#classes .legend li.lit b")[0] in legend
     with Image.open(io.BytesIO(page.download("labels.png"))) as labels:
         assert labels.size == (300, 240)
     answer = json.loads(page.download("segmentation.json"))
@@ -241,7 +260,7 @@ def test_no_photo_is_a_message(page: Page) -> None:
 def test_the_page_loads_its_documentation(page: Page, server: Server) -> None:
     requested(page.driver)
     page.driver.get(f"{server.address}/docs")
-    assert "Segment a photo" in page.find(".opblock-summary-description").text
+    assert "Segment a photo" in page.texts(".opblock-summary-description")[0]
     assert [url for url in requested(page.driver) if not url.startswith((server.address, "data:", "blob:"))] == []
 
 
