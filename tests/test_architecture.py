@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mixreorg"
 LAYERS = [
     {"errors"},
     {"files", "processes"},
-    {"bundled", "config", "randomness", "distributed", "html_page", "palette", "charts"},
+    {"bundled", "config", "randomness", "distributed", "console", "html_page", "palette", "charts"},
     {"text"},
     {"models"},
     {"objectives", "segment", "data"},
@@ -103,6 +103,14 @@ def test_functions_and_files_stay_short(path: Path) -> None:
             # The signature and the docstring do not count: they are there to be read at length.
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             assert node.end_lineno - first.lineno < 50, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_consoles_are_made_in_one_place(path: Path) -> None:
+    """Rich's own print ``:cat:`` in a name as an emoji; messages of the program take no markup either."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    made = any(isinstance(call, ast.Name) and call.id == "Console" for call in calls)
+    assert not made or str(path.relative_to(ROOT)) in {"console.py", "cli/main.py"}
 
 
 def test_the_page_names_every_package() -> None:

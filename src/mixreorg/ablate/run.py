@@ -19,6 +19,7 @@ from mixreorg.ablate.spec import AblationSpec, SplitConfig, read_spec
 from mixreorg.ablate.status import StatusDisplay, Watched
 from mixreorg.ablate.worlds import check_made_world, labelled_stuff, make_world, world_paths
 from mixreorg.config import differences
+from mixreorg.console import plain_console
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.files import read_json, write_json
@@ -72,7 +73,7 @@ def run_ablation(
         MixreorgError: something in the ablation is wrong, or ``out`` holds runs or worlds of another one. Nothing
             has been run then.
     """
-    console = console or Console(stderr=True, emoji=False)
+    console = console or plain_console(stderr=True)
     spec, out = read_spec(spec_file), out.absolute()
     runs = plan(spec)
     chosen = select(spec, runs, only, seeds)

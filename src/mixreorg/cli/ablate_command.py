@@ -40,12 +40,11 @@ def ablate(
         raise MixreorgError("--only and --seed choose what is run; --report and --join run nothing: leave them out")
     if len(files) != 1 and not (report or join):
         raise MixreorgError(f"{len(files)} files: give one ablation, or add --report or --join to read result files")
-    from rich.console import Console
-
     from mixreorg.ablate.run import join_ablations, report_ablations, run_ablation
+    from mixreorg.console import plain_console
     from mixreorg.train.stopping import EXIT_CODES
 
-    console = Console(stderr=True, emoji=False)
+    console = plain_console(stderr=True)
     if report or join:
         page = (join_ablations if join else report_ablations)(files, out)
         console.print(f"page {page}", highlight=False, markup=False, soft_wrap=True)

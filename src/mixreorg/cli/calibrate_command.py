@@ -29,8 +29,7 @@ def calibrate(
     Asks for all classes of the data in every photo, and writes how presence scores are made, the thresholds, and what
     they do on that split. The file holds for this model and the protocol saved with it alone.
     """
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.data.progress import progress_bars
     from mixreorg.eval.calibrate import calibrate as calibrate_model
     from mixreorg.eval.voc_split import open_voc_split
@@ -48,7 +47,7 @@ def calibrate(
     require_writable(path)
     opened = open_voc_split(data, split, max_images)
     segmenter = Segmenter(load_model(model, device), window_batch=window_batch)
-    with progress_bars(Console(stderr=True, emoji=False), decimals=1) as progress:
+    with progress_bars(plain_console(stderr=True), decimals=1) as progress:
         bar = progress.add_task(f"calibrating on {split}", total=2 * len(opened.stems))
         calibration = calibrate_model(
             segmenter, opened, data.resolve().name, lambda photos: progress.update(bar, advance=photos)

@@ -61,8 +61,7 @@ def check(
 ) -> None:
     """Index shards, and report what is missing, damaged or doubtful in them."""
     # Imported here: these load numpy and torch, which the help of other commands does not need.
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.data.doctor.check import check_pairs
     from mixreorg.data.doctor.console import print_summary
     from mixreorg.data.doctor.page import write_report
@@ -84,11 +83,11 @@ def check(
     }
     try:
         config = CheckConfig.from_dict(values, source="data check")
-        report = check_pairs(specs, config, Console(stderr=True, emoji=False))
+        report = check_pairs(specs, config, plain_console(stderr=True))
     except KeyboardInterrupt:
         typer.echo("interrupted; finished shards keep their indexes, so the next check begins faster", err=True)
         raise typer.Exit(130) from None
-    print_summary(report, Console(emoji=False))
+    print_summary(report, plain_console())
     if out is not None:
         write_report(report, out)
         typer.echo(f"report: {out / 'report.html'}, {out / 'report.json'}")

@@ -17,12 +17,11 @@ def cutouts(
 ) -> None:
     """Cut whole objects of the scenes' classes out of photos; draw scenes of them with --set pictures=OUT."""
     # Imported here: these load numpy and torch, which the help of other commands does not need.
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.eval.cutouts import write_cutouts
     from mixreorg.eval.voc_split import open_voc_split
 
-    console = Console(stderr=True, emoji=False)
+    console = plain_console(stderr=True)
     counts = write_cutouts(open_voc_split(root, split), out, min_side, console)
     found = ", ".join(f"{name} {count}" for name, count in counts.pictures.items())
     lines = [f"{sum(counts.pictures.values())} cut-outs in {out}: {found}"]

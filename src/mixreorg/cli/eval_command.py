@@ -55,8 +55,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Evaluate a model zero-shot on benchmarks, and write reports that explain the result."""
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.eval.benchmarks.console import print_prepared
     from mixreorg.eval.embedding_cache import default_cache_dir
     from mixreorg.eval.run import EvalOptions, check_evaluation, run_evaluation
@@ -78,11 +77,11 @@ def evaluate(
         resume=resume,
         cache=default_cache_dir(),
     )
-    console = Console(stderr=True, emoji=False)
+    console = plain_console(stderr=True)
     if check:
         reports = check_evaluation(options, load_any_model, console)
         for prepared in reports:
-            print_prepared(prepared, Console(emoji=False))
+            print_prepared(prepared, plain_console())
         raise typer.Exit(max(prepared.report.exit_code for prepared in reports))
     try:
         run_evaluation(options, load_any_model, console)

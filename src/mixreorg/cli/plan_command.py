@@ -53,8 +53,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say what a run will take on given devices: memory, operations, reading, time; nothing is trained."""
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.train.planning.hardware import available_device
     from mixreorg.train.planning.hardware import kind as named_kind
     from mixreorg.train.planning.report import print_plan
@@ -68,7 +67,7 @@ def plan(
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:
-        print_plan(result, Console(emoji=False))
+        print_plan(result, plain_console())
 
 
 def _configure(

@@ -45,8 +45,7 @@ def prepare(
 ) -> None:
     """Convert the masks of a benchmark where that is needed, and check photos and masks."""
     # Imported here: these load numpy, which the help of other commands does not need.
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.eval.benchmarks.console import print_prepared
     from mixreorg.eval.benchmarks.prepare import PrepareOptions
     from mixreorg.eval.benchmarks.prepare import prepare as prepare_benchmark
@@ -54,11 +53,11 @@ def prepare(
 
     options = PrepareOptions(split, check, sample or None, labels, classes, workers, overwrite)
     try:
-        prepared = prepare_benchmark(name, root, options, Console(stderr=True, emoji=False))
+        prepared = prepare_benchmark(name, root, options, plain_console(stderr=True))
     except KeyboardInterrupt:
         typer.echo("interrupted; written masks stay, so the next call goes on from there", err=True)
         raise typer.Exit(130) from None
-    print_prepared(prepared, Console(emoji=False))
+    print_prepared(prepared, plain_console())
     if out is not None:
         write_json(out, prepared.report.to_dict())
         typer.echo(f"report: {out}")

@@ -32,13 +32,12 @@ def scenes(
 ) -> None:
     """Make a captioned world with exact masks: emoji on textures, as shards (train) and VOC folders (val, test)."""
     # Imported here: these load numpy and torch, which the help of other commands does not need.
-    from rich.console import Console
-
+    from mixreorg.console import plain_console
     from mixreorg.data.scenes.generate import generate_scenes
     from mixreorg.files import read_json
 
     config = _configure(preset_name, classes, seed, image_size).with_overrides(setting or [])
-    console = Console(stderr=True, emoji=False)
+    console = plain_console(stderr=True)
     folder = generate_scenes(config, out, train, val, test, workers=workers, overwrite=overwrite, console=console)
     made = f"{train} training, {val} validation and {test} test scenes in {folder}"
     console.print(made, highlight=False, markup=False, soft_wrap=True)

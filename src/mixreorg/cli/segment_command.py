@@ -180,11 +180,10 @@ def _made_by(segmenter: Any, model: str, request: "MaskRequest", settings: dict[
 
 def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
     """Do all photos, show how it goes, write the summary."""
-    from rich.console import Console
-
     from mixreorg.batch.inputs import PhotoInput
     from mixreorg.batch.run import kept_rows, segment_photos
     from mixreorg.batch.summary import PhotoRow, write_summary
+    from mixreorg.console import plain_console
     from mixreorg.data.progress import progress_bars
 
     rows = {} if redo else kept_rows(job, photos)
@@ -199,7 +198,7 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
     # Under a progress bar rich would send what is printed to the bar's stream, also where it goes to a file.
     output = None if sys.stdout.isatty() else sys.stdout
     interrupted = False
-    with progress_bars(Console(stderr=True, emoji=False) if len(missing) > 1 else None, decimals=1) as progress:
+    with progress_bars(plain_console(stderr=True) if len(missing) > 1 else None, decimals=1) as progress:
         bar = progress.add_task("photos", total=len(missing))
 
         def report(photo: PhotoInput, row: PhotoRow) -> None:

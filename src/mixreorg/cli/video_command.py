@@ -42,10 +42,9 @@ def video(
     """
     from contextlib import closing
 
-    from rich.console import Console
-
     import mixreorg
     from mixreorg.batch.identity import listed, model_identity
+    from mixreorg.console import plain_console
     from mixreorg.data.progress import progress_bars
     from mixreorg.export.runtime import find_export
     from mixreorg.interop.loading import load_model
@@ -76,7 +75,7 @@ def video(
         }
         total = None if reader.num_frames is None else -(-reader.num_frames // every)
         total = max_frames if total is None or (max_frames or total) < total else total
-        with progress_bars(Console(stderr=True, emoji=False), decimals=1) as progress:
+        with progress_bars(plain_console(stderr=True), decimals=1) as progress:
             bar = progress.add_task("frames", total=total)
             totals = segment_video(reader, job, made_by, lambda: progress.advance(bar))
     typer.echo(f"{totals.num_frames} frames, {totals.seconds:.1f} s -> {job.overlay_path}")

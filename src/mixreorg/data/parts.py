@@ -99,9 +99,10 @@ def _scan_in_processes(paths: list[Path], num_processes: int) -> Iterator[_Index
 
 def _tracked(items: Iterable[_Item], description: str, total: int) -> Iterator[_Item]:
     """Show progress where there is much to do, somebody to watch, and no other process that shows the same."""
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True, emoji=False)
+    from mixreorg.console import plain_console
+
+    console = plain_console(stderr=True)
     hidden = total < _MIN_SHARDS_FOR_PROCESSES or not console.is_terminal or rank() > 0
     yield from track(items, description, total=total, console=console, transient=True, disable=hidden)

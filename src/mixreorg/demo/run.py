@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from mixreorg.console import plain_console
 from mixreorg.data.scenes.presets import easy
 from mixreorg.data.scenes.world import SceneCounts, ensure_scenes, ensure_tokenizer
 from mixreorg.demo.curves import draw_curves
@@ -71,7 +72,7 @@ def run_demo(out: Path, *, fast: bool = False, processes: int | None = None, con
         MixreorgError: ``out`` holds another demonstration, or a step failed.
     """
     start = time.perf_counter()
-    console = console or Console(stderr=True, emoji=False)
+    console = console or plain_console(stderr=True)
     out, size = out.resolve(), FAST if fast else FULL
     processes = _default_processes() if processes is None else processes
     _check_processes(processes)

@@ -1,6 +1,7 @@
 """From a model to exported files."""
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ FLOAT_PARTS = ("/assign/q_proj", "/assign/k_proj", "/image_projector/")
 """Parts of a graph whose products stay in float32 under int8: they decide arg maxima, and take little time."""
 MAX_PHOTOS = 100
 """Photos that calibration reads at most, evenly spread over those given."""
+_HALF = ("fp16", "bf16")
 _PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -81,6 +83,7 @@ def export_model(
     Raises:
         MixreorgError: a protocol that exports do not follow, a size or a path that cannot be, ``int8`` without photos,
             or files that cannot be written.
+        ModuleNotFoundError: a library of the extra ``export`` is missing.
     """
     if model.tokenizer is None:
         raise ValueError("a model is exported with its tokenizer, and this one has none")
@@ -89,6 +92,7 @@ def export_model(
     patch = model.config.image.patch_size
     _check_size(size, patch)
     path = _image_path(out, to, classes is not None)
+    _require_libraries(to, precision)
     if (precision == "int8") != (photos is not None):
         raise MixreorgError("int8 is calibrated on photos, and nothing else is: give --photos FOLDER with int8 alone")
     manifest = ExportManifest(
@@ -125,6 +129,18 @@ def export_model(
     return list(files)
 
 
+def _require_libraries(to: Runtime, precision: Precision) -> None:
+    """Import what will be needed at last, so that what is missing is not told after minutes of work."""
+    needed = {
+        "onnx": True,
+        "openvino": to == "openvino",
+        "ml_dtypes": precision in _HALF,
+        "onnxruntime": precision == "int8",
+    }
+    for library in (name for name, is_needed in needed.items() if is_needed):
+        importlib.import_module(library)
+
+
 def _fingerprint(model: DualEncoder) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -143,7 +159,7 @@ def _image_graph(segmenter: Segmenter, classes: tuple[ClassName, ...] | None) ->
 
 
 def _reduced(model: "ModelProto", precision: Precision) -> "ModelProto":
-    if precision in ("fp16", "bf16"):
+    if precision in _HALF:
         store_in_half(model, bf16=precision == "bf16")
     return model
 

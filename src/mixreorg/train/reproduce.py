@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from rich.console import Console
 
 from mixreorg.bundled import BUNDLED
+from mixreorg.console import plain_console
 from mixreorg.errors import MixreorgError
 from mixreorg.text.nouns import NounList
 from mixreorg.train.card import RunCard, logged_losses, read_card, versions
@@ -88,8 +89,8 @@ def reproduce(
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise MixreorgError(f"{out} holds the card itself; choose another --out for its reproduction")
     if os.environ.get("RANK", "0") != "0":
-        console = Console(quiet=True, emoji=False)  # the first process speaks for all
-    console = console or Console(stderr=True, emoji=False)
+        console = plain_console(quiet=True)  # the first process speaks for all
+    console = console or plain_console(stderr=True)
     until = card.step if steps is None else steps
     expected = _expected_losses(card, until)
     with_metrics = bool(card.metrics) and until == card.step

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
+from mixreorg.console import plain_console
 from mixreorg.data.loader import PairBatch
 from mixreorg.data.problems import Problem, Problems
 from mixreorg.data.transforms import augment
@@ -84,7 +85,7 @@ def train(
     """
     lock = RunLock(run)
     try:
-        return _Run(config, run, resume, device, console or Console(stderr=True, emoji=False), until, lock).loop()
+        return _Run(config, run, resume, device, console or plain_console(stderr=True), until, lock).loop()
     finally:
         lock.release()
 

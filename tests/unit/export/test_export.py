@@ -516,6 +516,23 @@ def test_the_process_of_the_server_says_that_torch_is_missing() -> None:
     assert "MixreorgError: scenes-tiny is no export, and other models need torch" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("to", "precision", "library"),
+    [
+        ("onnx", "fp32", "onnx"),
+        ("openvino", "fp32", "openvino"),
+        ("onnx", "bf16", "ml_dtypes"),
+        ("onnx", "int8", "onnxruntime"),
+    ],
+)
+def test_a_missing_library_is_told_before_the_work(model, tmp_path, monkeypatch, to, precision, library) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    said: list[str] = []
+    with pytest.raises(ModuleNotFoundError, match=library):
+        export_model(model, tmp_path / "out", to, precision=precision, say=said.append)
+    assert said == []
+
+
 def test_the_command_writes_what_it_says(model, tmp_path, capsys) -> None:
     save_model(model, tmp_path / "model")
     arguments = ["export", str(tmp_path / "model"), str(tmp_path / "out"), "--size", "64", "--precision", "fp16"]
