@@ -143,14 +143,14 @@ def section_curves(results: AblationResults, rows: Sequence[RowResult]) -> "Figu
     baselines = {row.baseline for row in rows}
     others = _COLORS[:1] + _COLORS[2:]
     # Solid lines first: a page rarely has more rows in a section than there are colours.
-    styles = cycle([(color, line) for line in ("-", ":") for color in others])
+    styles = cycle([(color, line, marker) for marker in "os^" for line in ("-", ":") for color in others])
     for row in rows:
-        color, line = (_COLORS[1], "--") if row.name in baselines else next(styles)
+        color, line, marker = (_COLORS[1], "--", "o") if row.name in baselines else next(styles)
         label: str | None = two_line_label(row.label)
         for run in results.finished(row.name):
             points = _points(run.curve.val, HEADLINE)
             steps, values = zip(*points, strict=True) if points else ((), ())
-            axes.plot(steps, values, line, marker="o", color=color, label=label, markersize=3, linewidth=1.4)
+            axes.plot(steps, values, line, marker=marker, color=color, label=label, markersize=3, linewidth=1.4)
             label = None
     axes.set_xlabel("training step", color=INK)
     axes.set_ylabel("validation mIoU, %", color=INK)

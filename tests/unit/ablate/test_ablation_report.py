@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ablation_kit import result_values, run_values, two_by_two
 
-from mixreorg.ablate.figures import all_charts, overview_chart, row_chart
+from mixreorg.ablate.figures import all_charts, overview_chart, row_chart, section_curves
 from mixreorg.ablate.report import to_markdown, write_report
 from mixreorg.ablate.results import AblationResults, read_results, to_csv
 from mixreorg.ablate.run import report_ablations
@@ -250,6 +250,13 @@ def test_every_section_has_its_rows_and_their_curves(file):
     assert [text.get_text() for text in legend.get_texts()] == ["GroupViT <i>", "copy-3"]
     # two runs of the baseline, two of the row
     assert len(many[-1].draw().axes[0].lines) == 4
+
+
+def test_no_two_rows_look_alike_in_a_section_of_many(file):
+    results = in_sections(read_results(file), 40)
+    figure = section_curves(results, results.rows)
+    shown = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in shown}) == len(shown) == 42
 
 
 def test_a_section_of_nothing_but_its_baseline_has_no_chart(file):
