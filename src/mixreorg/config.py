@@ -72,10 +72,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """Read a YAML or JSON file of configuration values.
 
     Raises:
-        MixreorgError: missing file, broken syntax, or a document that is not a mapping.
+        MixreorgError: missing file, broken syntax, a name given twice, or a document that is not a mapping.
     """
     if path.suffix == ".json":
-        values = read_json(path)
+        values = read_json(path, _without_repeats)
     else:
         import yaml  # in the extra "train": only training reads YAML
 
@@ -85,6 +85,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
             raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise MixreorgError(f"{path} is not valid YAML: {error}") from error
+    try:
+        json.dumps(values, default=str, skipkeys=True)
+    except (ValueError, RecursionError):  # of a circle
+        raise MixreorgError(f"{path}: an alias (*NAME) stands inside of what it names; write the values out") from None
     if not isinstance(values, dict):
         raise MixreorgError(f"{path} must hold a mapping of configuration names to values")
     return values
@@ -159,20 +163,46 @@ def _not_finite(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
         yield from _not_finite(value, (*path, str(name)))
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(_repeated([name for name, _ in pairs]))
+    return values
+
+
+def _repeated(names: list[str]) -> str:
+    name = next(name for name in names if names.count(name) > 1)
+    return f"{name!r} stands twice in one section; keep one of them"
+
+
 def _yaml_loader() -> Any:
-    """A safe loader that reads ``1e-3`` as a number, as YAML 1.2 does and PyYAML's YAML 1.1 does not."""
+    """A safe loader that reads numbers as YAML 1.2 does and PyYAML's YAML 1.1 does not, and refuses repeated names.
+
+    ``1e-3`` is a number; ``012`` and ``1:30``, there 10 and 90, are text.
+    """
     import re
 
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(names)) < len(names):
+                raise yaml.composer.ComposerError(None, None, _repeated(names), node.start_mark)
+            return node
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-        list("-+0123456789"),
-    )
+    numbers = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float")}
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in numbers]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for kind, pattern in {
+        "int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)",
+        "float": r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    }.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^({pattern})$"), list("-+.0123456789"))
     return Loader
 
 

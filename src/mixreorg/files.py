@@ -142,14 +142,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: of the file.
+        make_object: of the names and values of each object, in order; it may refuse them with ``ValueError``.
 
     Raises:
         MixreorgError: the file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=make_object)
     except OSError as error:
         raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # also of text that is not UTF-8, or of too many brackets

@@ -133,6 +133,49 @@ def test_a_shard_that_vanishes_stops_the_run_with_all_it_has_learned(
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
+def test_an_evaluation_that_fails_costs_no_training(train_config: TrainConfig, world: Path, tmp_path: Path) -> None:
+    voc = Path(shutil.copytree(world / "voc", tmp_path / "voc"))
+    evaluation = train_config.evaluation.updated(root=str(voc))
+    config = train_config.updated(evaluation=evaluation, checkpoint_every=4, steps=6)
+    run(config, tmp_path / "whole")
+    photo = sorted((voc / "JPEGImages").iterdir())[-1]
+    photo.rename(tmp_path / "elsewhere")
+    photo.write_bytes(b"no photo")
+    for _ in range(2):  # the second time on resuming, in the evaluation that it begins with
+        with pytest.raises(MixreorgError, match=photo.name):
+            run(config, tmp_path / "run")
+        assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir()
+        assert losses(tmp_path / "run").keys() == {1, 2, 3, 4}
+    (tmp_path / "elsewhere").rename(photo)
+    run(config, tmp_path / "run")
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("option", ["evaluation", "wandb_project"])
+def test_what_one_process_fails_of_is_no_traceback_in_the_other(
+    train_config: TrainConfig, world: Path, tmp_path: Path, option: str
+) -> None:
+    config = train_config.updated(steps=4)
+    if option == "evaluation":
+        voc = Path(shutil.copytree(world / "voc", tmp_path / "voc"))
+        names = (voc / "ImageSets" / "Segmentation" / f"{config.evaluation.split}.txt").read_text().split()
+        (voc / "JPEGImages" / f"{names[0]}.jpg").write_bytes(b"no photo")  # in the first process's part
+        config = config.updated(evaluation=config.evaluation.updated(root=str(voc)))
+    else:
+        config = config.updated(wandb_project="none")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "wandb.py").write_text("raise ImportError('not for this test')")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mixreorg"]
+    command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    errors = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment).stderr
+    assert errors.count("error: ") == 2, errors
+    # The launcher's own tells that its children failed.
+    assert "gloo" not in errors
+    assert errors.count("Traceback") == 1, errors
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir() == (option == "evaluation")
+
+
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), ConnectionRefusedError(), EOFError()])
 def test_a_reading_process_that_dies_while_it_hands_a_batch_over(error: Exception) -> None:
     def broken() -> Iterator[PairBatch]:

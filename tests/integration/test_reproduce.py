@@ -90,6 +90,12 @@ def test_progress_counts_the_steps_that_are_done_again(original: Path, tmp_path:
     assert "/12" not in text
 
 
+def test_charts_of_the_original_get_nothing_of_its_reproduction(original: Path, tmp_path: Path) -> None:
+    edit_card(original, lambda card: card["config"].update(wandb_project="theirs"))  # type: ignore[attr-defined]
+    assert again(original, tmp_path / "again", steps=1)[0].agrees
+    assert read_card(tmp_path / "again").config.wandb_project is None
+
+
 def test_what_differs_is_said(original: Path, tmp_path: Path) -> None:
     def change(card: dict[str, object]) -> None:
         card["losses"] = {"1": 1.25, **{str(step): loss for step, loss in read_card(original).losses.items()}}

@@ -93,6 +93,52 @@ def test_files(tmp_path: Path) -> None:
         read_config_file(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.yaml", "optim: {lr: 0.1}\nname: a\noptim: {lr: 0.2}\n", "'optim' stands twice"),
+        ("run.yaml", "optim:\n  lr: 0.1\n  lr: 0.2\n", "'lr' stands twice"),
+        ("run.json", '{"name": "a", "optim": {"lr": 0.1, "lr": 0.2}}', "'lr' stands twice"),
+        ("run.yaml", "optim: &all {lr: *all}\n", r"an alias \(\*NAME\) stands inside of what it names"),
+    ],
+)
+def test_names_given_twice_and_circles_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(MixreorgError, match=message):
+        read_config_file(path)
+
+
+def test_sections_may_be_merged_and_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("a: &a {lr: 1, seed: 2}\nb: &b {<<: *a, lr: 3}\nc: {<<: *b, lr: 4}\n")
+    values = read_config_file(path)
+    assert values["b"] == {"lr": 3, "seed": 2}
+    assert values["c"] == {"lr": 4, "seed": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12", 12),
+        ("1_000", 1000),
+        ("0x1f", 31),
+        ("1e-3", 1e-3),
+        (".5", 0.5),
+        ("-1.5e2", -150.0),
+        # 10 and 90 in YAML 1.1, which nobody means
+        ("012", "012"),
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"a: {text}\n")
+    read = read_config_file(path)["a"]
+    assert (read, type(read)) == (value, type(value))
+
+
 def test_merge_goes_into_sections() -> None:
     assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {
         "a": {"b": 9, "c": 2},

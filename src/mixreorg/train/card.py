@@ -1,7 +1,6 @@
 """The run card: what a checkpoint came from, readable by people and by ``mixreorg reproduce``."""
 
 import functools
-import json
 import os
 import platform
 import subprocess
@@ -21,6 +20,7 @@ from mixreorg.distributed import world_size
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json
 from mixreorg.train.config import TrainConfig
+from mixreorg.train.run_log import whole_records
 
 CARD = "card.json"
 FORMAT: Literal["mixreorg-card-1"] = "mixreorg-card-1"
@@ -178,18 +178,15 @@ def earlier_steps(card: RunCard, steps: int) -> dict[int, int]:
 
 
 def logged_losses(log: Path, last_step: int) -> dict[int, float | None]:
-    """Training loss by step from a run's ``log.jsonl``, None where it was not a number; empty without a log."""
-    if not log.is_file():
+    """Training loss by step from a run's ``log.jsonl``, None where it was not a number; empty without a log.
+
+    A log that cannot be read is none: the checkpoint that its losses go into is worth more than they are.
+    """
+    try:
+        records = [record for record in whole_records(log) if "train/loss" in record]
+    except OSError:
         return {}
-    losses = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut when the process was killed
-        if "train/loss" in record and record["step"] <= last_step:
-            losses[int(record["step"])] = record["train/loss"]
-    return losses
+    return {record["step"]: record["train/loss"] for record in records if record["step"] <= last_step}
 
 
 @functools.cache

@@ -278,6 +278,7 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
         raise MixreorgError("--device mps: this machine has no usable MPS device; take --device cpu")
     if config.precision == "fp16" and (device in ("cpu", "mps") or not torch.cuda.is_available()):
         raise MixreorgError("precision fp16 needs a CUDA device; take --set precision=bf16 or fp32")
+    launched = _launched()
     # Every process computes the same BatchNorm statistics, so buffers need no broadcast.
     options = DistributedDataParallelKwargs(
         broadcast_buffers=False, find_unused_parameters=_may_rest(config), gradient_as_bucket_view=True
@@ -292,13 +293,25 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         kwargs_handlers=[options],
     )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes or accelerator.use_distributed != (launched > 1):
         raise MixreorgError(
             f"{launched} processes were launched, but on {accelerator.device.type} they cannot train together; "
             "launch one, or take --device cpu or cuda"
         )
     return accelerator
+
+
+def _launched() -> int:
+    """How many processes the launcher says it started."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    missing = [name for name in ("RANK", "MASTER_ADDR") if name not in os.environ]
+    if not text.isdecimal() or (int(text) > 1 and missing):
+        lacking = f" and has no {' and '.join(missing)}" if missing else ""
+        raise MixreorgError(
+            f"the environment says WORLD_SIZE={text}{lacking}, as no launcher leaves it; unset WORLD_SIZE to train "
+            "with one process, or start several with torchrun"
+        )
+    return int(text)
 
 
 def _may_rest(config: TrainConfig) -> bool:

@@ -21,6 +21,7 @@ from rich.console import Console
 from mixreorg.errors import MixreorgError
 from mixreorg.files import read_json, write_json, write_text
 from mixreorg.train.alarms import LOSS_TERMS, Alarm
+from mixreorg.train.run_log import whole_records
 
 
 class MetricSink(Protocol):
@@ -140,8 +141,8 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        kept = [_line(record) for record in whole_records(path) if record["step"] <= first_step]
+        write_text(path, "".join(kept))
         self._file = _RecordFile(path)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -159,7 +160,7 @@ class JsonlSink:
         self._file.close()
 
     def _append(self, record: dict[str, Any]) -> None:
-        self._file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+        self._file.write(_line(record).encode())
 
 
 class TensorBoardSink:
@@ -354,15 +355,5 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def _lines(path: Path) -> list[str]:
-    """Whole lines of a log; the last one may have been cut when the process was killed."""
-    if not path.is_file():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            break
-        lines.append(line)
-    return lines
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"

@@ -175,7 +175,8 @@ def _config(
     )
     root = str(evaluate) if evaluate is not None else config.evaluation.root
     evaluation = config.evaluation.updated(root=root if with_metrics else None)
-    return config.updated(data=pairs, evaluation=evaluation)
+    # Charts of the original run are its owner's: nothing is added to them.
+    return config.updated(data=pairs, evaluation=evaluation, wandb_project=None)
 
 
 def _tokenizer(card: RunCard, folder: Path) -> str:

@@ -152,9 +152,8 @@ class _Run:
             self._say(f"{self.run} is finished: step {self.step} of {self.last_step}")
             self.engine.close()
             return TrainOutcome(self.step, None, self.metrics)
-        self.sinks = self._sinks()
-        # Not before all is open that may be refused: what never began leaves no run to continue.
-        self._claim_folder()
+        self.sinks: list[MetricSink] = []
+        on_first_process(self._begin)
         self._announce()
         peak = peak_flops(self.engine.device, self.config.precision)
         self.meter = Meter(
@@ -313,7 +312,15 @@ class _Run:
         """Evaluate the finished steps, unless any process is asked to stop meanwhile."""
         assert self.split is not None
         model = self.engine.snapshot().model
-        result = evaluate_part(model, self.split, self.config, lambda: self.signals.asked is not None)
+        failure: MixreorgError | None = None
+        try:
+            result = evaluate_part(model, self.split, self.config, lambda: self.signals.asked is not None)
+        except MixreorgError as error:
+            result, failure = None, error
+        (failed,) = self.engine.any_process([failure is not None])
+        if failed:
+            self._save()  # before the error: what was trained is not lost with the evaluation
+            raise failure or MixreorgError("another process could not evaluate; its own message says why")
         if result is None:
             self._say("evaluation left out: the run was asked to stop; --resume auto begins with it")
         _, given_up = self._agree(result is None)
@@ -349,15 +356,9 @@ class _Run:
         if report is not None:
             self._say(report.summary())
 
-    def _claim_folder(self) -> None:
-        """Write the configuration."""
-        if rank() == 0:
-            write_json(self.run / "train_config.json", self.config.to_dict())
-
-    def _sinks(self) -> list[MetricSink]:
-        if rank() != 0:
-            return []
-        return open_sinks(
+    def _begin(self) -> None:
+        """Open the sinks and write the configuration."""
+        self.sinks = open_sinks(
             self.run,
             self.step,
             self.last_step,
@@ -365,6 +366,8 @@ class _Run:
             wandb_project=self.config.wandb_project,
             config=self.config.to_dict(),
         )
+        # Not before all is open that may be refused: what never began leaves no run to continue.
+        write_json(self.run / "train_config.json", self.config.to_dict())
 
     def _announce(self) -> None:
         self._say(

@@ -35,6 +35,13 @@ def test_settings_reach_the_plan() -> None:
     assert "computed a second time" in result.output
 
 
+def test_a_batch_that_groups_do_not_divide_is_planned() -> None:
+    arguments = ["scenes_mixreorg", "--kind", "a100-80", "--set", "batch_size=66", "--json", *SAID]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["memory"]["fits"] is True
+
+
 def test_this_machine_tries_some_steps() -> None:
     arguments = ["scenes_groupvit", "--set", "batch_size=8", "--json", "--bytes-per-pair", "2000"]
     result = CliRunner().invoke(app, arguments)

@@ -95,6 +95,15 @@ def test_losses_are_read_from_a_log_that_was_cut(tmp_path: Path) -> None:
     assert logged_losses(tmp_path / "none.jsonl", 2) == {}
 
 
+def test_a_log_that_cannot_be_read_costs_no_checkpoint(tmp_path, monkeypatch):
+    def fail(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "train/loss": 2.5}\n')
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert logged_losses(tmp_path / "log.jsonl", 9) == {}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

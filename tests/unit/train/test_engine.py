@@ -163,6 +163,22 @@ def test_chunks_must_hold_whole_mixing_groups(config: TrainConfig) -> None:
         config.updated(objective=MixReorgConfig(group_size=4), engine=EngineConfig(chunk=6))
 
 
+@pytest.mark.parametrize(
+    ("size", "address", "message"),
+    [("2", None, "WORLD_SIZE=2 and has no MASTER_ADDR"), ("two", "localhost", "WORLD_SIZE=two, as no launcher")],
+)
+def test_what_a_launcher_left_behind_is_one_error(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, size: str, address: str | None, message: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    if address is not None:
+        monkeypatch.setenv("MASTER_ADDR", address)
+    with pytest.raises(MixreorgError, match=f"{message}.*; unset WORLD_SIZE"):
+        Engine(config, "cpu")
+
+
 def test_half_precision_needs_a_device_that_has_it(config: TrainConfig) -> None:
     with pytest.raises(MixreorgError, match="fp16 needs a CUDA device"):
         Engine(config.updated(precision="fp16"), "cpu")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mixreorg.errors import MixreorgError
 from mixreorg.train.alarms import Alarm
+from mixreorg.train.card import logged_losses
 from mixreorg.train.metric_sinks import (
     ConsoleSink,
     GuardedSink,
@@ -99,6 +100,16 @@ def test_jsonl_goes_on_after_the_step_that_is_resumed_and_mends_a_cut_line(tmp_p
     sink.write(30, {"train/loss": 31.0})
     sink.close()
     assert [(record["step"], record["train/loss"]) for record in jsonl(path)] == [(10, 10), (20, 20), (30, 31)]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"", b"[3]", b'{"step": null}', b'{"step": "4"}', b"\x00" * 9])
+def test_jsonl_keeps_what_stands_around_a_damaged_line(tmp_path, damage):
+    path = tmp_path / "log.jsonl"
+    lines = [json.dumps({"step": step, "train/loss": float(step)}).encode() for step in (1, 2, 3)]
+    path.write_bytes(b"\n".join([lines[0], damage, *lines[1:], damage]))
+    assert logged_losses(path, 3) == {1: 1.0, 2: 2.0, 3: 3.0}
+    JsonlSink(path, 2).close()
+    assert path.read_bytes() == b"".join(line + b"\n" for line in lines[:2])
 
 
 def test_tensorboard_reads_what_was_written_and_drops_what_a_resumed_run_repeats(tmp_path):

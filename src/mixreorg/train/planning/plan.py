@@ -330,7 +330,9 @@ class _Memory:
     def row(self, at_once: int) -> MemoryRow:
         """The recipe's step, ``at_once`` pairs at a time."""
         share = self.config.batch_size // self.machine.devices
-        plain, checkpointed = (self.of(share, self._with(at_once, flag)).total for flag in (False, True))
+        # The whole share is no chunk, whose size groups must divide.
+        chunk = at_once if at_once < share else None
+        plain, checkpointed = (self.of(share, self._with(chunk, flag)).total for flag in (False, True))
         return MemoryRow(at_once, plain, checkpointed)
 
     def largest(self, checkpointing: bool) -> int:
