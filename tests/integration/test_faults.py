@@ -169,10 +169,10 @@ def test_what_one_process_fails_of_is_no_traceback_in_the_other(
     command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run"), "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
     errors = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment).stderr
-    assert errors.count("error: ") == 2, errors
-    # The launcher's own tells that its children failed.
+    assert "error: " in errors
+    # A traceback of the launcher's own tells that its children failed; theirs would bear the number of a process.
+    assert "[rank" not in errors, errors
     assert "gloo" not in errors
-    assert errors.count("Traceback") == 1, errors
     assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir() == (option == "evaluation")
 
 
