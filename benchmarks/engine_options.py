@@ -129,7 +129,8 @@ def _compiled_graphs() -> int:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[variant.name for variant in VARIANTS], metavar="VARIANT")
+    names = [variant.name for variant in VARIANTS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="VARIANT")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=112, help="pixels")

@@ -7,7 +7,6 @@ embeddings), and keeps masks of all groups and scores of all classes at pixel re
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from harness import median_seconds, print_environment, print_table
+from harness import median_seconds, print_environment, print_table, run_child
 from mixreorg.eval.benchmarks.opening import open_benchmark
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.embedding_cache import cached_class_embeddings
@@ -188,8 +187,7 @@ def memory(name: str, num_classes: int) -> float:
         names = "".join(f"thing {index}\n" for index in range(num_classes))
         (root / "classes.txt").write_text(f"background\n{names}")
         command = [sys.executable, __file__, "--memory-of", folder, "--model", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)) / 2**20
+        return float(json.loads(run_child(command))) / 2**20
 
 
 def evaluate_large(folder: Path, name: str) -> None:

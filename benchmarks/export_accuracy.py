@@ -41,7 +41,7 @@ def segment_all(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model")
     parser.add_argument("voc", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=None)

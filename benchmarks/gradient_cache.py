@@ -3,7 +3,8 @@
 ViT-S/16 in fp32 on a CPU, every setting in a process of its own. Memory is what the first step needs beyond weights,
 gradients and AdamW's moments, measured twice: as bytes of tensors alive at once, which any run repeats exactly, and as
 growth of the peak resident size, which holds the temporaries of the kernels and what the allocator cannot use too.
-``docs/make_images.py`` draws the results.
+A setting is measured after the other. ``--out docs/results/gradient_cache.json`` replaces the results that
+``docs/make_images.py`` draws; without it they are printed alone.
 """
 
 import argparse
@@ -37,7 +38,6 @@ from mixreorg.train.engine import Engine, StepInputs
 from mixreorg.train.optim import build_optimizer
 from mixreorg.train.setup import build_objective
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "gradient_cache.json"
 METHODS = {"GroupViT": "groupvit_vits_cc12m", "MixReorg": "mixreorg_vits_cc12m"}
 TEXT_LENGTH = 24
 
@@ -170,16 +170,16 @@ def _difference(path: Path, reference: Path) -> float:
 
 
 def main() -> None:
-    """Measure, print and write the results."""
+    """Measure, print and, where asked, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, default=64, help="pairs per step")
     parser.add_argument("--side", type=int, default=112, help="pixels")
     parser.add_argument("--chunks", type=int, nargs="+", default=[32, 16, 8, 4])
     parser.add_argument("--checkpointed", type=int, nargs="+", default=[16, 4], help="chunks with checkpointing")
-    parser.add_argument("--steps", type=int, default=1, help="timed steps per setting")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps per setting; their median counts")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="JSON file for the results; default: none")
     arguments = parser.parse_args()
     if arguments.job:
         job = json.loads(arguments.job)
@@ -208,6 +208,8 @@ def main() -> None:
         table.append([row["method"], chunk, checkpointing, *memory, row["seconds"], row["time_ratio"]])
         table[-1].append(f"{row['difference']:.1e}" if row["difference"] else "")
     print_table(header, table)
+    if arguments.out is None:
+        return
     versions = {"mixreorg": mixreorg.__version__, "torch": torch.__version__, "python": platform.python_version()}
     setting = {"share": arguments.share, "side": arguments.side, "threads": arguments.threads}
     write_json(arguments.out, {"versions": versions, **setting, "rows": rows})

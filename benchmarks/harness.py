@@ -1,10 +1,13 @@
 """Side-by-side timing: interleaved runs, medians, and the versions that were measured."""
 
+import importlib.util
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy
 import torch
@@ -22,6 +25,21 @@ def median_seconds(variants: dict[str, Callable[[], object]], rounds: int = 7) -
             if number:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def run_child(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a child process prints; where it fails, this process shows its messages and ends."""
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+        sys.exit(f"failed with {done.returncode}: {' '.join(command)}")
+    return done.stdout
+
+
+def require(*libraries: str) -> None:
+    """End with one line where a library is missing that ``mixreorg`` itself does not need."""
+    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
+        sys.exit(f"{', '.join(missing)} is missing: pip install 'mixreorg[bench]', or {' '.join(missing)} alone")
 
 
 def print_environment() -> None:

@@ -39,7 +39,7 @@ def measure(segmenter: Segmenter, split: EvalSplit, names: Sequence[ClassName], 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model")
     parser.add_argument("voc", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="photos of either split")
     arguments = parser.parse_args()

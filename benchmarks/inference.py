@@ -2,7 +2,6 @@
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from PIL import Image
 from transformers import GroupViTConfig, GroupViTModel
 from transformers import __version__ as transformers_version
 
-from harness import median_seconds, print_environment, print_table
+from harness import median_seconds, print_environment, print_table, run_child
 from mixreorg.export.backends import load_graph
 from mixreorg.export.exporter import export_model
 from mixreorg.export.manifest import SUFFIXES, Precision, Runtime
@@ -183,7 +182,7 @@ def start_up(rounds: int) -> None:
         for number in range(rounds + 1):
             for label, command in commands.items():
                 start = time.perf_counter()
-                subprocess.run([sys.executable, *command], check=True, capture_output=True)
+                run_child([sys.executable, *command])
                 if number:
                     times[label].append(time.perf_counter() - start)
     medians = {label: statistics.median(values) for label, values in times.items()}

@@ -1,7 +1,8 @@
 """The reading side against a plain webdataset + Pillow pipeline over the same shards, and what each part of it costs.
 
 Everything runs in one process with one thread, and processor seconds are counted: the figures are per core. The aim
-is 1.5 times as many images per second. The parts are also measured with simplejpeg, OpenCV and kornia where installed.
+is 1.5 times as many images per second. Needs webdataset: ``pip install 'mixreorg[bench]'``. The parts are also measured
+with simplejpeg, OpenCV and kornia where installed.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from harness import print_environment, print_table
+from harness import print_environment, print_table, require
 from mixreorg.data import pixel_ops
 from mixreorg.data.decode import decode_crop, decode_image
 from mixreorg.data.loader import PairDataset, collate
@@ -281,6 +282,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of JPEG photos to cut the pictures from")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    require("webdataset")
     torch.set_num_threads(1)
     print_environment()
     names = ("pillow", "webdataset", "simplejpeg", "opencv-python-headless", "kornia")

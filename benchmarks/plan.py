@@ -9,7 +9,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from harness import print_environment, print_table
+from harness import print_environment, print_table, run_child
 from mixreorg.data.scenes import easy, generate_scenes
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.randomness import sample_keys
@@ -78,7 +77,7 @@ def calibrate(job: dict[str, Any]) -> dict[str, float]:
 def in_process(function: str, job: dict[str, Any]) -> dict[str, float]:
     """Run ``train`` or ``calibrate`` in a fresh interpreter."""
     command = [sys.executable, __file__, "--job", json.dumps([function, job])]
-    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result: dict[str, float] = json.loads(run_child(command))
     return result
 
 
@@ -91,8 +90,7 @@ def whole_run(threads: int) -> list[object]:
 
         def mixreorg(command: str, *more: str) -> str:
             arguments = [sys.executable, "-m", "mixreorg", command, *more, "--data", str(folder / "scenes/train/*.tar")]
-            result = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
-            return result.stdout
+            return run_child(arguments, environment)
 
         says = json.loads(mixreorg("plan", "scenes_mixreorg", "--json"))
         settings = ("--set", "steps=40", "--set", "log_every=10", "--device", "cpu")

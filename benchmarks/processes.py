@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import subprocess
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from harness import print_environment, print_table
+from harness import print_environment, print_table, run_child
 from mixreorg.data.scenes import easy, generate_scenes
 from mixreorg.text.tokenizer import Tokenizer
 
@@ -22,10 +22,9 @@ def rate(folder: Path, name: str, processes: int, threads: int, batch_size: int,
     command += ["--out", str(folder / name), "--device", "cpu", "--set", f"steps={steps}", "--set", "log_every=10"]
     command += ["--set", f"data.tokenizer={folder / 'tokenizer.json'}", "--set", f"batch_size={batch_size}"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    run_child(command, environment)
     records = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
-    rates = sorted(record["train/pairs_per_second"] for record in records[1:])
-    return float(rates[len(rates) // 2])
+    return statistics.median(float(record["train/pairs_per_second"]) for record in records[1:])
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
             for layout, (processes, threads, batch_size) in layouts.items():
                 name = f"{number}-{processes}-{threads}-{batch_size}"
                 rates[layout].append(rate(folder, name, processes, threads, batch_size, arguments.steps))
-    medians = {layout: sorted(values)[len(values) // 2] for layout, values in rates.items()}
+    medians = {layout: statistics.median(values) for layout, values in rates.items()}
     rows: list[list[object]] = []
     for layout, value in medians.items():
         alone = medians[f"1 process, 1 thread, batch {layouts[layout][2]}"]

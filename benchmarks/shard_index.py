@@ -1,7 +1,7 @@
 """What an index on disk saves, beside webdataset's indexed reader (wids): opening, random reads, memory.
 
 Every variant runs in a process of its own, in turn with the others: open the same shards, then read the same random
-samples, image bytes and caption without decoding. Needs ``pip install wids``.
+samples, image bytes and caption without decoding. Needs wids: ``pip install 'mixreorg[bench]'``.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import print_environment, print_table
+from harness import print_environment, print_table, require, run_child
 
 Read = Callable[[int], int]
 IMAGE_BYTES, TEXT_BYTES, METADATA_BYTES = 20_000, 60, 500
@@ -114,8 +113,7 @@ def run(name: str, folder: Path, num_reads: int) -> list[float]:
             index.rename(index.with_suffix(".index"))
     command = [sys.executable, __file__, "--variant", name, "--folder", str(folder), "--reads", str(num_reads)]
     environment = {**os.environ, "WIDS_CACHE": str(folder / "wids")}
-    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    figures: list[float] = json.loads(output.splitlines()[-1])
+    figures: list[float] = json.loads(run_child(command, environment).splitlines()[-1])
     return figures
 
 
@@ -146,6 +144,7 @@ def main() -> None:
     if arguments.variant:
         measure(arguments.variant, arguments.folder, arguments.reads)
         return
+    require("wids")
     print_environment()
     print(f"wids {importlib.metadata.version('wids')}; {arguments.shards} shards of {arguments.samples} samples\n")
     with tempfile.TemporaryDirectory() as name:

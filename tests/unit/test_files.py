@@ -157,3 +157,22 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MixreorgError, match="cannot write"), folder_in_one_step(tmp_path / "file" / "folder"):
         pass
+
+
+def test_an_earlier_folder_stays_where_the_new_one_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "folder", Path.rename
+    with folder_in_one_step(out) as folder:
+        (folder / "a").write_text("1")
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name == "finished":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(MixreorgError, match=r"cannot write .*folder: No space left"), folder_in_one_step(out) as folder:
+        (folder / "b").write_text("2")
+    assert (out / "a").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

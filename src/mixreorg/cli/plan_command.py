@@ -90,7 +90,7 @@ def _facts(
     text_length: int | None,
 ) -> "DataFacts":
     """What the user says of the data, else what a look at them says, else what is assumed."""
-    from mixreorg.train.planning.calibration import longest_caption, measure_reading, shard_bytes
+    from mixreorg.train.planning.calibration import WAITING, longest_caption, measure_reading, shard_bytes
     from mixreorg.train.planning.plan import BYTES_PER_PAIR, DataFacts, share_of
     from mixreorg.train.setup import open_source
 
@@ -105,9 +105,15 @@ def _facts(
         bytes_per_pair = BYTES_PER_PAIR
         notes.append(f"reading: {bytes_per_pair / 1000:.0f} kB per pair is assumed; give --bytes-per-pair")
     if pictures_per_core is None:
-        pictures_per_core = measure_reading(config, tokenizer, source)
+        speed = measure_reading(config, tokenizer, source)
+        pictures_per_core = speed.per_second
         what = "the data given" if source is not None else "a synthetic picture of 512 x 384 px"
         notes.append(f"reading: pictures/s were measured on a core of this machine, on {what}")
+        if source is not None and speed.waiting > WAITING:
+            notes.append(
+                f"reading: took {speed.waiting:.1f} times its processor time: it waits for storage, or this machine "
+                "was busy; plan again while it is quiet, or give --pictures-per-core"
+            )
     if text_length is None:
         text_length = tokenizer.context_length
         notes.append(f"captions: reckoned with the context length of {text_length} tokens; shorter ones take less")

@@ -1,13 +1,16 @@
 """``mixreorg plan`` from a command line to JSON and to one clear error."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from mixreorg.cli.plan_command import plan
 from mixreorg.errors import MixreorgError
+from mixreorg.train.planning.calibration import ReadingSpeed
 
 app = typer.Typer()
 app.command()(plan)
@@ -50,6 +53,25 @@ def test_this_machine_tries_some_steps() -> None:
     assert values["mfu_assumed"] is None
     assert values["seconds_per_step"]["likely"] > 0
     assert values["machine"]["peak"]["flops"] > 1e9
+
+
+@pytest.mark.parametrize(("waiting", "words"), [(1.4, 0), (3.24, 1)])
+def test_a_reading_speed_that_waiting_made_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: float, words: int
+) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "0.png")
+    (tmp_path / "captions.csv").write_text("image,caption\n0.png,a dog\n")
+    speed = ReadingSpeed(50.0, waiting)
+    monkeypatch.setattr("mixreorg.train.planning.calibration.measure_reading", lambda *_: speed)
+    arguments = ["scenes_groupvit", "--set", "batch_size=8", "--kind", "h100", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path / "captions.csv")])
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.output)["data"]
+    assert data["pictures_per_core"] == 50
+    assert sum("took 3.2 times its processor time" in note for note in data["notes"]) == words
+    # The synthetic picture is counted in processor time: nothing to say.
+    result = CliRunner().invoke(app, arguments)
+    assert not any("processor time" in note for note in json.loads(result.output)["data"]["notes"])
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,13 @@ def test_the_presence_threshold_has_the_highest_f1() -> None:
     assert f1(best_presence_threshold(scores, truth)) == max(f1(value) for value in scores)
 
 
+def test_equal_scores_lie_on_one_side_of_the_presence_threshold() -> None:
+    # The true one of four equal scores cannot be had alone: all of them are worse than none.
+    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.5, 0.1])
+    truth = np.array([True, True, False, False, False, False])
+    assert best_presence_threshold(scores, truth) == pytest.approx(0.7)
+
+
 def test_presence_is_counted_by_pixels_outside_void() -> None:
     counts = PresenceCounts()
     counts.add(np.array([[0, 1, 1, -1]]), np.array([[2, 0, 0, 3]]), 4)

@@ -52,6 +52,11 @@ def compared(*runs: str | Path) -> Column:
     return column
 
 
+def test_an_interval_holds_95_percent_of_the_values() -> None:
+    found = interval(np.arange(101.0))
+    assert (found.low, found.high) == pytest.approx((2.5, 97.5))
+
+
 def test_resampling_is_the_miou_of_the_drawn_photos() -> None:
     random = np.random.default_rng(0)
     pairs = [random.integers(0, 9, (3, 3)) * random.integers(0, 2, (3, 1)) for _ in range(6)]

@@ -157,6 +157,16 @@ def test_regions_are_sorted_by_their_share_of_the_photo() -> None:
     assert photos.photo_miou() == pytest.approx([100 * np.mean([39 / 45, 0, 0.5, 1])])
 
 
+@pytest.mark.parametrize(("pixels", "bucket"), [(1, "small"), (2, "medium"), (14, "medium"), (15, "large")])
+def test_a_region_as_large_as_a_bucket_begins_is_in_it(pixels: int, bucket: str) -> None:
+    truth = np.zeros((10, 10), dtype=int)
+    truth.reshape(-1)[:pixels] = 1
+    photos = PhotoCounts(2)
+    photos.add("one", count_pairs(truth, truth, 2))
+    found = {name for name, value in photos.size_buckets([1]).items() if value == pytest.approx(100)}
+    assert found == {bucket}
+
+
 def random_windows(size: tuple[int, int]) -> tuple[WindowScores, object]:
     plan = plan_windows(WINDOWED, *size)
     box = plan.boxes[0]

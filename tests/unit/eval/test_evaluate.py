@@ -1,7 +1,10 @@
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mixreorg.errors import MixreorgError
@@ -9,12 +12,13 @@ from mixreorg.eval.benchmarks.opening import open_benchmark
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.evaluate import chance_miou, evaluate_split
 from mixreorg.eval.result import SplitResult
-from mixreorg.eval.split import VOID
+from mixreorg.eval.split import VOID, EvalSplit
 from mixreorg.eval.voc_split import open_voc_split
-from mixreorg.models.dual_encoder import DualEncoder
+from mixreorg.models.dual_encoder import DualEncoder, ImageOutput
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 
+CLASSES = "background\nthing\ndog=dog|puppy|hound\ncat=cat|kitten\ncar\n"
 PROTOCOL = Protocol(name="test", short_side=32, window=32, stride=32, whole=True)
 
 
@@ -98,25 +102,62 @@ def test_the_result_equals_photo_by_photo_segmentation(voc: Path, varied_model: 
     assert result.num_recognised == 15  # all three classes are in every photo
 
 
+def class_fit(segmenter: Segmenter, split: EvalSplit, stem: str) -> np.ndarray:
+    """How well each class fits each window of a photo, ``[N, C]``: by its best phrase."""
+    with Image.open(split.photo_path(stem)) as photo:
+        windows = segmenter.encode([photo.convert("RGB")])
+    embeddings = [segmenter.class_embeddings([item])[0] for item in split.classes]
+    return np.stack([(windows.image_embedding @ item.T).amax(dim=1).numpy() for item in embeddings], axis=1)
+
+
+def write_classes(split: EvalSplit, stem: str, pair: Iterable[int]) -> None:
+    """A mask of two classes, one of them in the upper rows."""
+    above, below = pair
+    mask = np.full(split.read_mask(stem).shape, below + 1, dtype=np.uint8)
+    mask[:8] = above + 1
+    Image.fromarray(mask).save(split.mask_path(stem))
+
+
 def test_recognition_ranks_classes_and_not_phrases(voc: Path, tiny_model: DualEncoder) -> None:
-    (voc / "classes.txt").write_text("background\nthing\ndog=dog|puppy|hound\ncat=cat|kitten\ncar\n")
+    (voc / "classes.txt").write_text(CLASSES)
     split, segmenter = open_benchmark("voc_folder", voc), Segmenter(tiny_model, PROTOCOL)
-    for stem in split.stems:  # of five classes two are true
-        mask = np.full(split.read_mask(stem).shape, 3, dtype=np.uint8)
-        mask[:8] = 4
-        Image.fromarray(mask).save(split.mask_path(stem))
+    ranked = {stem: np.argsort(class_fit(segmenter, split, stem).mean(axis=0)).tolist() for stem in split.stems}
     expected = 0
-    for stem in split.stems:
-        with Image.open(split.photo_path(stem)) as photo:
-            windows = segmenter.encode([photo.convert("RGB")])
-        fit = []
-        for item in split.classes:
-            embeddings, _ = segmenter.class_embeddings([item])
-            fit.append(float((windows.image_embedding @ embeddings.T).amax(dim=1).mean()))
-        expected += len({2, 3} & set(np.argsort(fit)[-2:].tolist()))
+    for stem in split.stems:  # of five classes two are true
+        write_classes(split, stem, (3, 2))
+        expected += len({2, 3} & set(ranked[stem][-2:]))
     result = evaluate_split(segmenter, split)
     assert result.num_true_classes == 10
     assert result.num_recognised == expected
+    # The two that fit best, and the two that fit worst.
+    for pair, recognised in ((slice(2, None), 10), (slice(2), 0)):
+        for stem in split.stems:
+            write_classes(split, stem, ranked[stem][pair])
+        assert evaluate_split(segmenter, split).num_recognised == recognised
+
+
+def test_recognition_takes_the_mean_of_all_windows(
+    voc: Path, tiny_model: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (voc / "classes.txt").write_text(CLASSES)
+    encode_each = Segmenter.encode_each
+
+    def opposed(self: Segmenter, images: Sequence[Image.Image]) -> list[ImageOutput]:
+        # A second window that outweighs the first and ranks the other way round.
+        outputs = encode_each(self, images)
+        weights = torch.tensor([[1.0], [-3.0]])
+        return [replace(item, image_embedding=item.image_embedding[:1] * weights) for item in outputs]
+
+    monkeypatch.setattr(Segmenter, "encode_each", opposed)
+    (voc / "ImageSets/Segmentation/val.txt").write_text("3\n4\n")  # of two windows
+    split = open_benchmark("voc_folder", voc)
+    segmenter = Segmenter(tiny_model, PROTOCOL.updated(whole=False, stride=16))
+    for stem in split.stems:
+        fit = class_fit(segmenter, split, stem)
+        best = np.argsort(fit.mean(axis=0))[-2:].tolist()
+        assert set(best) != set(np.argsort(fit[0])[-2:].tolist())
+        write_classes(split, stem, best)
+    assert evaluate_split(segmenter, split).num_recognised == 4
 
 
 def test_parts_add_up_to_the_whole(voc: Path, tiny_model: DualEncoder) -> None:

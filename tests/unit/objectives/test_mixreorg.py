@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.objectives.groupvit import GroupViTConfig, GroupViTObjective, project_texts
-from mixreorg.objectives.losses import mixed_loss, scaled_similarity
-from mixreorg.objectives.mixreorg import MixReorgObjective
+from mixreorg.objectives.losses import MISSING, mixed_loss, scaled_similarity
+from mixreorg.objectives.mixreorg import MixReorgObjective, _group_similarity
 from mixreorg.objectives.mixreorg_config import MixReorgConfig
 from mixreorg.objectives.multi_label import MultiLabelConfig
 from mixreorg.objectives.source_index import draw_source_index
@@ -370,3 +370,10 @@ def test_the_loss_of_fewer_mixed_images_is_the_mean_over_them(tiny_model: DualEn
 def test_mixed_images_that_cannot_be_made(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="mixed_per_group"):
         MixReorgConfig.model_validate(changes)
+
+
+def test_a_text_that_a_smaller_last_group_lacks_is_no_candidate() -> None:
+    similarity = torch.rand(1, 5, 7)
+    chosen = _group_similarity(similarity, torch.tensor([[4, 5, 6, 6]]), 0)
+    assert torch.equal(chosen[..., :3], similarity[..., 4:])
+    assert (chosen[..., 3] == MISSING).all()

@@ -157,3 +157,16 @@ def test_one_window_of_the_photos_own_size_equals_the_general_way():
     general = merge_windows(twice, WindowPlan(12, 10, plan.boxes * 2), 12, 10)
     assert torch.equal(fast.label_map, general.label_map)
     torch.testing.assert_close(fast.class_scores, general.class_scores)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "dtype"),
+    [(256, torch.uint8), (257, torch.int16), (32768, torch.int16), (32769, torch.int32)],
+)
+def test_label_maps_hold_the_last_class_in_the_smallest_type(num_classes, dtype):
+    scores = torch.zeros(1, 1, num_classes)
+    scores[..., -1] = 1
+    windows = WindowScores(torch.zeros(1, 4, 4, dtype=torch.long), scores)
+    labels = merge_windows(windows, WindowPlan(4, 4, (Box(0, 0, 4, 4),)), 4, 4).label_map
+    assert labels.dtype == dtype
+    assert (labels == num_classes - 1).all()

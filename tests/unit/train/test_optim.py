@@ -13,6 +13,8 @@ def test_the_schedule_follows_the_formula() -> None:
     assert learning_rate(10, 110, config) == pytest.approx(1.0)
     assert learning_rate(60, 110, config) == pytest.approx(0.6)
     assert learning_rate(110, 110, config) == pytest.approx(0.2)
+    # It does not rise again where a run goes on.
+    assert learning_rate(160, 110, config) == pytest.approx(0.2)
 
 
 def test_norms_biases_positions_group_tokens_and_scales_do_not_decay(tiny_model: DualEncoder) -> None:

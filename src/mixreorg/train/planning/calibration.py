@@ -28,6 +28,9 @@ from mixreorg.train.optim import build_optimizer
 from mixreorg.train.planning.flops import flops_per_pair, noun_length
 from mixreorg.train.setup import build_objective, open_nouns
 
+WAITING = 1.5
+"""Seconds by the clock per second of processor time beyond which a reading speed needs a word."""
+
 _FIRST_BATCH = {"cpu": 8}
 _FIRST_BATCH_ELSEWHERE = 32
 # The larger batch should take so long, but be no more than so many times the first one.
@@ -35,6 +38,8 @@ _STEP_SECONDS = 2.0
 _LARGEST_RATIO = 8
 _ROUNDS = 3
 _READING_SECONDS = 0.7
+# Processor time comes slowly on a busy machine; nobody waits for longer than so many times the seconds above.
+_LONGEST_RATIO = 10
 _CAPTIONS = 2000
 
 
@@ -52,6 +57,16 @@ class StepTime:
     def seconds(self, share: int) -> float:
         """Of a step with ``share`` pairs per process."""
         return self.fixed + self.per_pair * share
+
+
+@dataclass(frozen=True)
+class ReadingSpeed:
+    """What one core reads."""
+
+    per_second: float
+    """Pictures: of processor time for the synthetic picture, by the clock for pairs that come from storage."""
+    waiting: float
+    """Seconds by the clock per second of processor time; far above 1 where storage is slow or the machine busy."""
 
 
 class _Picture:
@@ -121,29 +136,34 @@ def measure_step(
     return StepTime(large - per_pair * sizes[1], per_pair * more, sizes)
 
 
-def measure_reading(config: TrainConfig, tokenizer: Tokenizer, source: PairSource | None = None) -> float:
-    """Pictures that one core reads, decodes, crops and tokenizes per second.
+def measure_reading(config: TrainConfig, tokenizer: Tokenizer, source: PairSource | None = None) -> ReadingSpeed:
+    """Count the pictures that one core reads, decodes, crops and tokenizes in a moment.
 
     Args:
         config: the run.
         tokenizer: of the run.
-        source: pairs to read from at random places; None for a synthetic picture of 512 x 384 px.
+        source: pairs to read from at random places; None for a synthetic picture of 512 x 384 px in memory, which is
+            the same work on a busy machine.
     """
+    storage = source is not None
     source = source or PairSource([("synthetic", [_Picture()])], Problems())
     # A plan does not insist on the word list that training needs.
     nouns = open_nouns(config, tokenizer) if config.data.nouns is not None else None
     dataset = PairDataset(source, tokenizer, config.data.transform, config.seed, nouns)
     places = numpy_generator("reading").integers(0, len(source), 1 << 16)
-    # Reading processes have one torch thread each.
+    # Reading processes have one torch thread each, and nothing else that reads starts others.
     with _threads(1):
         dataset[0, int(places[0])]
-        start, count = time.perf_counter(), 0
+        start, used, count = time.perf_counter(), time.thread_time(), 0
         for place in places.tolist():
             dataset[0, place]
             count += 1
-            if (seconds := time.perf_counter() - start) > _READING_SECONDS:
+            seconds, processor = time.perf_counter() - start, time.thread_time() - used
+            if (seconds if storage else processor) > _READING_SECONDS or seconds > _LONGEST_RATIO * _READING_SECONDS:
                 break
-    return count / seconds
+    # Some systems count processor time in ticks of 16 ms.
+    processor = max(processor, 1e-3)
+    return ReadingSpeed(count / (seconds if storage else processor), seconds / processor)
 
 
 def shard_bytes(specs: Sequence[str]) -> int | None:

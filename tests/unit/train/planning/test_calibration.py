@@ -1,10 +1,14 @@
 """Short real measurements: they must follow what is measured, not agree with a figure."""
 
+import io
+import itertools
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from mixreorg.data.pairs import open_pairs
 from mixreorg.data.transforms import ImageTransformConfig
@@ -73,18 +77,44 @@ def test_noun_prompts_are_made_and_trained_on(
     found: list[str] = []
     find = NounList.find
     monkeypatch.setattr(NounList, "find", lambda self, caption: found.append(caption) or find(self, caption))
-    assert measure_reading(config, tokenizer) > 5
+    assert measure_reading(config, tokenizer).per_second > 5
     assert not found
     (tmp_path / "nouns.txt").write_text("dog\nhouse\n")
     data = config.data.updated(nouns=str(tmp_path / "nouns.txt"))
-    assert measure_reading(config.updated(data=data), tokenizer) > 5
+    assert measure_reading(config.updated(data=data), tokenizer).per_second > 5
     assert found
 
 
 def test_larger_pictures_are_read_more_slowly(config: TrainConfig, tokenizer: Tokenizer) -> None:
-    small = measure_reading(config, tokenizer)
-    large = measure_reading(recipe("groupvit_vits_cc12m"), tokenizer)
+    small = measure_reading(config, tokenizer).per_second
+    large = measure_reading(recipe("groupvit_vits_cc12m"), tokenizer).per_second
     assert small > large > 5
+
+
+def test_a_busy_machine_reads_no_slower_what_is_in_memory(
+    config: TrainConfig, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy() -> SimpleNamespace:
+        # A picture takes a hundredth of a second of processor time, and a quarter by the clock.
+        clock, processor = itertools.count(), itertools.count()
+        return SimpleNamespace(
+            perf_counter=lambda: 0.25 * next(clock),
+            thread_time=lambda: 0.01 * next(processor),
+        )
+
+    monkeypatch.setattr("mixreorg.train.planning.calibration.time", busy())
+    speed = measure_reading(config, tokenizer)
+    assert speed.per_second == pytest.approx(100)
+    assert speed.waiting == pytest.approx(25)
+    # What comes from storage may have to be waited for: the clock counts.
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(picture, "PNG")
+    write_shard(tmp_path, ["a dog"] * 3, picture.getvalue())
+    source = open_pairs([str(tmp_path / "*.tar")])
+    monkeypatch.setattr("mixreorg.train.planning.calibration.time", busy())
+    speed = measure_reading(config, tokenizer, source)
+    assert speed.per_second == pytest.approx(4)
+    assert speed.waiting == pytest.approx(25)
 
 
 def write_shard(folder: Path, captions: list[str], picture: bytes) -> None:
