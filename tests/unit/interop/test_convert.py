@@ -209,6 +209,20 @@ def test_what_a_layout_cannot_express_is_listed(
     assert_same(tmp_path / "m", tmp_path / "copy")
 
 
+def test_transformers_takes_stage_one_to_have_as_many_segments_as_group_tokens(
+    tiny_config: DualEncoderConfig, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    image = tiny_config.image.updated(num_group_tokens=(8, 3))
+    text = tiny_config.text.updated(activation="quick_gelu")
+    save_model(DualEncoder(tiny_config.updated(image=image, text=text), tokenizer), tmp_path / "m")
+    with pytest.raises(MixreorgError, match="does not have: 8 group tokens for 6 segments in stage one") as caught:
+        convert_model(tmp_path / "m", tmp_path / "out", "hf")
+    assert ";" not in str(caught.value).split("does not have: ")[1].split(". Only")[0]
+    assert not (tmp_path / "out").exists()
+    convert_model(tmp_path / "m", tmp_path / "out.pth", "original")
+    assert_same(tmp_path / "m", tmp_path / "out.pth")
+
+
 def test_destinations_in_use(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(MixreorgError, match="is a file; name a folder"):
