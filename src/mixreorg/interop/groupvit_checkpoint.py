@@ -187,7 +187,7 @@ def _to_native(raw: Mapping[str, Tensor], layout: Layout, file: Path) -> dict[st
                 return from_original(raw)
             case "transformers":
                 return from_hf(raw)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         raise MixreorgError(f"{file} is damaged or not a whole GroupViT: {error.args[0]}") from None
 
 

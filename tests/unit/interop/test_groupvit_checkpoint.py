@@ -233,3 +233,18 @@ def test_their_projections_come_in_threes(their_folder: Path, theirs: GroupViTMo
     save_file(state, their_folder / "model.safetensors")
     with pytest.raises(MixreorgError, match=r"not a whole GroupViT: .*k_proj\.weight"):
         read_groupvit(their_folder)
+
+
+@pytest.mark.parametrize("changes", [{"k": (16, torch.float32), "v": (48, torch.float32)}, {"k": (32, torch.int64)}])
+def test_their_projections_are_alike(
+    their_folder: Path, theirs: GroupViTModel, changes: dict[str, tuple[int, torch.dtype]]
+) -> None:
+    """Joined, these would have the right shape and the right type."""
+    state = theirs.state_dict()
+    for part, (rows, dtype) in changes.items():
+        name = f"vision_model.encoder.stages.0.layers.0.self_attn.{part}_proj.weight"
+        state[name] = torch.zeros(rows, 32, dtype=dtype)
+    save_file(state, their_folder / "model.safetensors")
+    with pytest.raises(MixreorgError, match=r"damaged .*blocks\.0\.attention\.k_proj\.weight holds torch\.") as caught:
+        read_groupvit(their_folder)
+    assert "q_proj.weight torch.float32 of shape (32, 32); the two must be alike" in str(caught.value)
