@@ -489,6 +489,35 @@ def test_folders_of_other_things_are_left_alone(model, tmp_path) -> None:
     assert {item: item.read_bytes() for item in (tmp_path / "model").iterdir()} == before
 
 
+def test_files_of_other_things_are_left_alone(model, exports, tmp_path) -> None:
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], []), producer_name="mixreorg")
+    for name in ("baked.onnx", "folder/image.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        onnx.save(foreign, tmp_path / name)
+    (tmp_path / "baked.xml").write_text("<playlist/>")
+    (tmp_path / "film.bin").write_bytes(b"film")
+    before = {item: item.read_bytes() for item in tmp_path.rglob("*.*")}
+    for out, to, named in (
+        ("baked.onnx", "onnx", "baked.onnx"),
+        ("baked.xml", "openvino", "baked.xml"),
+        ("film.xml", "openvino", "film.bin"),
+    ):
+        with pytest.raises(MixreorgError, match=rf"{named} was not written by mixreorg export.*remove it"):
+            export_model(model, tmp_path / out, to, classes=CLASSES)
+    with pytest.raises(MixreorgError, match="is not empty and holds no export"):
+        export_model(model, tmp_path / "folder")
+    assert {item: item.read_bytes() for item in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(("to", "suffix"), TARGETS.items())
+def test_an_earlier_export_is_replaced(model, exports, tmp_path, to, suffix) -> None:
+    root = copy(exports, tmp_path / "copy")
+    export_model(model, root / f"baked{suffix}", to, classes=CLASSES[:2])
+    assert ExportedSegmenter(root / f"baked{suffix}", threads=1).manifest.class_names == CLASSES[:2]
+    export_model(model, root / to, to, size=(64, 64))
+    assert ExportedSegmenter(root / to, threads=1).manifest.size == (64, 64)
+
+
 BLOCK_TORCH = """
 import sys
 class NoTorch:
