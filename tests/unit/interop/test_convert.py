@@ -247,6 +247,13 @@ def test_destinations_in_use(folder: Path, tmp_path: Path) -> None:
         convert_model(folder, tmp_path / "folder", "onnx")  # type: ignore[arg-type]
 
 
+def test_the_folder_one_is_in_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mixreorg.interop.convert.read_groupvit", lambda _: pytest.fail("was read"))
+    with pytest.raises(MixreorgError, match="the folder that you are in"):
+        convert_model("scenes-tiny", ".", "native")
+
+
 def test_an_original_file_is_not_overwritten_unasked(plain_folder: Path, tmp_path: Path) -> None:
     convert_model(plain_folder, tmp_path / "out.pth", "original")
     with pytest.raises(MixreorgError, match="exists; name another file, or add --overwrite"):
