@@ -79,13 +79,17 @@ def folder_in_one_step(out: Path) -> Iterator[Path]:
     """An empty folder to fill; it becomes ``out`` when the block ends well, and is deleted when it does not.
 
     It lies beside ``out``, on the same disk. An earlier ``out`` is replaced: who calls has asked whether it may be.
+    Folders that were made for it go again where it fails.
 
     Raises:
         MixreorgError: the folder cannot be made or filled (full disk, no permission), also by an ``OSError`` of the
-            block.
+            block; or it cannot be replaced.
     """
+    require_replaceable(out)
+    new: list[Path] = []
     private = None
     try:
+        new = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
         out.parent.mkdir(parents=True, exist_ok=True)
         private = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
         # mkdtemp's own folder is closed to others; one made inside it has ordinary permissions.
@@ -104,6 +108,23 @@ def folder_in_one_step(out: Path) -> Iterator[Path]:
     finally:
         if private is not None:
             shutil.rmtree(private, ignore_errors=True)
+        _remove_empty(new)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Find out whether another folder can take a folder's place, before it is made; one that is not there is fine.
+
+    Raises:
+        MixreorgError: it is the working directory, which the shell would go on to hold when it is deleted, or a mount
+            point, which stays where it is.
+    """
+    try:
+        reasons = {"it is the folder that you are in": folder.samefile("."), "it is a mount point": folder.is_mount()}
+    except OSError:  # not there, or closed: writing tells
+        return
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None:
+        raise MixreorgError(f"{folder} cannot be replaced as a whole ({reason}); name a new folder inside it")
 
 
 def _move_into_place(finished: Path, out: Path) -> None:

@@ -10,6 +10,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import (
     folder_in_one_step,
     read_json,
+    require_replaceable,
     require_writable,
     write_atomically,
     write_json,
@@ -137,6 +138,26 @@ def test_threads_leave_the_umask_alone(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         after = umask(before)
     assert after == 0o027
+
+
+def test_folders_made_for_a_folder_go_with_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), folder_in_one_step(tmp_path / "new" / "deep" / "folder"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), tmp_path):
+        message = r"the folder that you are in\); name a new folder inside it"
+        with pytest.raises(MixreorgError, match=message), folder_in_one_step(folder):
+            pytest.fail("was filled")
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "disk")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(MixreorgError, match=r"disk cannot be replaced as a whole \(it is a mount point\)"):
+        require_replaceable(tmp_path / "disk")
+    require_replaceable(tmp_path / "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

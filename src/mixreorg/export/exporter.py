@@ -14,7 +14,15 @@ import torch
 from mixreorg import __version__
 from mixreorg.errors import MixreorgError
 from mixreorg.export.graphs import MAX_SIDE, BakedGraph, ImageGraph, TextGraph, image_onnx, text_onnx
-from mixreorg.export.manifest import METADATA_KEY, SUFFIXES, BakedClass, ExportManifest, Precision, Runtime
+from mixreorg.export.manifest import (
+    METADATA_KEY,
+    SUFFIXES,
+    BakedClass,
+    ExportManifest,
+    Precision,
+    Runtime,
+    holds_manifest,
+)
 from mixreorg.export.openvino_files import openvino_files
 from mixreorg.export.precision import quantise, store_in_half
 from mixreorg.export.runtime import (
@@ -192,12 +200,18 @@ def _image_path(out: Path, to: Runtime, baked: bool) -> Path:
                 f"{out} already holds an export for another runtime ({other.name}); name another folder"
             )
         image = out / f"{IMAGE}{suffix}"
-        if out.is_dir() and any(out.iterdir()) and not image.is_file():
+        if out.is_dir() and any(out.iterdir()) and not (image.is_file() and holds_manifest(image)):
             # A model folder has a tokenizer.json, too, and it may be another's.
             raise MixreorgError(f"{out} is not empty and holds no export; name another folder")
         return image
     if out.suffix != suffix or out.is_dir():
         raise MixreorgError(f"{out}: an export with classes to {to} is one file; name it *{suffix}")
+    # OpenVINO's weights go beside it; those of another file must not be lost either.
+    for file in (out, out.with_suffix(".bin")) if to == "openvino" else (out,):
+        if file.exists() and not (out.is_file() and holds_manifest(out)):
+            raise MixreorgError(
+                f"{file} was not written by mixreorg export, so it is not replaced; name another file, or remove it"
+            )
     return out
 
 

@@ -1,6 +1,7 @@
 """What an exported file says of itself: kept inside the file, so that it cannot get lost."""
 
 import json
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import model_validator
@@ -10,7 +11,8 @@ from mixreorg.errors import MixreorgError
 from mixreorg.segment.protocol import Protocol
 from mixreorg.text.class_list import ClassName
 
-FORMAT = "mixreorg-export-2"
+_FAMILY = "mixreorg-export-"
+FORMAT = f"{_FAMILY}2"
 METADATA_KEY = "mixreorg"
 """Name of the manifest among the metadata of an ONNX file, and in the runtime information of an OpenVINO one."""
 BIN_KEY = "mixreorg_bin"
@@ -20,6 +22,19 @@ Runtime = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SUFFIXES: dict[Runtime, str] = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def holds_manifest(path: Path) -> bool:
+    """Whether a graph's file was written by this package, in whatever version; no library is asked.
+
+    Raises:
+        MixreorgError: it cannot be read.
+    """
+    try:
+        # Every manifest names its format, in ONNX's metadata as in OpenVINO's.
+        return _FAMILY.encode() in path.read_bytes()
+    except OSError as error:
+        raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 class BakedClass(StrictConfig):

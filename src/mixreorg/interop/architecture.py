@@ -19,7 +19,11 @@ HEAD_WIDTH = 64
 
 
 def infer_config(
-    state: State, unseen: DualEncoderConfig, source: str, told: Mapping[str, Mapping[str, Any]] | None = None
+    state: State,
+    unseen: DualEncoderConfig,
+    source: str,
+    told: Mapping[str, Mapping[str, Any]] | None = None,
+    told_by: str | None = None,
 ) -> DualEncoderConfig:
     """Infer the configuration of a model from its state.
 
@@ -29,12 +33,14 @@ def infer_config(
             so are head counts where the width is the same; elsewhere heads are 64 wide.
         source: what errors call the origin of the tensors.
         told: fields of ``image`` and ``text`` that are known from elsewhere; they come before ``unseen``.
+        told_by: the file that ``told`` was read from, if any.
 
     Raises:
-        MixreorgError: a tensor that every GroupViT has is missing or has an impossible shape.
+        MixreorgError: a tensor that every GroupViT has is missing or has an impossible shape, or ``told`` does not fit.
     """
     told = told or {}
     try:
+        _require_values(state)
         image = {**_image_fields(state, unseen.image), **told.get("image", {})}
         text = {**_text_fields(state, unseen.text), **told.get("text", {})}
         embed_dim, projected = state["image_projector.out.weight"].shape
@@ -48,6 +54,12 @@ def infer_config(
     except KeyError as error:
         raise MixreorgError(f"{source} is not a whole GroupViT: it lacks {error.args[0]}") from None
     except (ValueError, IndexError, MixreorgError) as error:
+        if told_by is not None:
+            # Fails where the tensors are at fault.
+            infer_config(state, unseen, source)
+            raise MixreorgError(
+                f"{told_by} does not fit {source}: {error}; restore it, or remove it to go by the tensors alone"
+            ) from None
         raise MixreorgError(f"{source} is damaged or not a GroupViT: {error}") from None
 
 
@@ -61,6 +73,12 @@ def side_of_grid(num_patches: int) -> int:
     if side * side != num_patches:
         raise ValueError(f"the position embedding has {num_patches} positions, which make no square")
     return side
+
+
+def _require_values(state: State) -> None:
+    empty = next((name for name, tensor in state.items() if not tensor.numel()), None)
+    if empty is not None:
+        raise ValueError(f"{empty} has shape {tuple(state[empty].shape)} and holds nothing")
 
 
 def _image_fields(state: State, unseen: ImageEncoderConfig) -> dict[str, Any]:
@@ -111,7 +129,12 @@ def _stem(state: State) -> tuple[str, int]:
 
 def _depth(state: State, prefix: str) -> int:
     matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in state)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
+    found = {match[1] for match in matches if match}
+    # A stray name must not make a model of a million blocks; compared as text, for the number may have any length.
+    strays = sorted(found - set(map(str, range(len(found)))))
+    if strays:
+        raise ValueError(f"{prefix} has a block {strays[0][:20]}, but {len(found)} in all, which are numbered from 0")
+    return len(found)
 
 
 def _num_heads(width: int, unseen: ImageEncoderConfig | TextEncoderConfig) -> int:

@@ -22,6 +22,8 @@ from mixreorg.models.folder import NOTE, read_tensors
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """Weight files of a folder, the safer one first."""
+FOLDER_INDICES = tuple(f"{name}.index.json" for name in FOLDER_FILES)
+"""What a folder has in place of them where its weights are spread over several files."""
 _WRAPPERS = ("model", "teacher", "state_dict")
 _MODULE_PREFIX = re.compile(r"^(?:module\.|backbone\.|_orig_mod\.)+")
 # Names of the standard library that carry no behaviour; those of anybody else's packages are never looked up.
@@ -50,7 +52,7 @@ def find_weights(path: Path) -> Path:
     """The weight file that a path stands for: the file itself, or the one in a folder of ``transformers`` or timm.
 
     Raises:
-        MixreorgError: nothing there, or a folder without weights.
+        MixreorgError: nothing there, or a folder without weights or with weights in several files.
     """
     if not exists(path):
         raise MixreorgError(f"there is no checkpoint at {path}")
@@ -58,6 +60,11 @@ def find_weights(path: Path) -> Path:
         for name in FOLDER_FILES:
             if (path / name).is_file():
                 return path / name
+        if any((path / name).is_file() for name in FOLDER_INDICES):
+            raise MixreorgError(
+                f"{path} holds weights in several files, and only whole ones are read; load the model with "
+                "transformers and save it again with save_pretrained(folder, max_shard_size='1TB')"
+            )
         raise MixreorgError(f"{path} holds no weights: expected {' or '.join(FOLDER_FILES)}; or name the file itself")
     return path
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixreorg.errors import MixreorgError
-from mixreorg.files import folder_in_one_step, write_atomically, write_json
+from mixreorg.files import folder_in_one_step, require_replaceable, write_atomically, write_json
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.hf_folder import inexpressible, write_hf_companions
 from mixreorg.interop.key_maps import MULTI_LABEL_SCALE, to_hf, to_original
@@ -110,6 +110,7 @@ def _check_destination(out: Path, to: Target, overwrite: bool) -> None:
         return
     if out.is_file():
         raise MixreorgError(f"{out} is a file; name a folder to write the model to")
+    require_replaceable(out)
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not overwrite:

@@ -85,9 +85,7 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         MixreorgError: nothing there, damaged, holds code, another kind of model, or a file of this package's own names
             that stands alone and says nothing of its architecture.
     """
-    path = locate(source)
-    is_run = exists(path) and ((path / "state.json").is_file() or (path / "checkpoints").is_dir())
-    file = find_weights(resolve_model_folder(path) if is_run else path)
+    file = weight_file(source)
     contents = read_weight_file(file)
     layout = _layout(contents.state, file)
     description = _description(file.parent, layout)
@@ -95,6 +93,10 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
     config = _config(state, layout, description, contents.note, file, unseen)
     note = contents.note or {}
     described = description if layout == "native" and description is not None else note
+    protocol = described.get("protocol")
+    if protocol is not None and not isinstance(protocol, dict):
+        where = file if described is note else file.parent / "config.json"
+        raise MixreorgError(f"{where} is damaged: the protocol that it names is no mapping; restore it")
     return GroupViTWeights(
         file=file,
         layout=layout,
@@ -102,10 +104,21 @@ def read_groupvit(source: str | Path, unseen: DualEncoderConfig | None = None) -
         config=config,
         described=description is not None or "model" in note,
         tokenizer=_find_tokenizer(file, layout, description is not None, note, config),
-        protocol=described.get("protocol"),
+        protocol=protocol,
         # A .pth may lie among others, so that a file beside it says nothing about it.
         calibration=note.get("calibration") if layout == "original" else _find_calibration(file.parent, note),
     )
+
+
+def weight_file(source: str | Path) -> Path:
+    """The file that a model's weights are in; of a run folder, that of its best checkpoint.
+
+    Raises:
+        MixreorgError: as :func:`read_groupvit`, where there is none.
+    """
+    path = locate(source)
+    is_run = exists(path) and ((path / "state.json").is_file() or (path / "checkpoints").is_dir())
+    return find_weights(resolve_model_folder(path) if is_run else path)
 
 
 def _find_calibration(folder: Path, note: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -134,21 +147,24 @@ def _config(
             f"{file} does not say how its model assigns patches and how many heads it has; put the config.json that "
             "it was saved with beside it"
         )
+    told_by = None
     if layout == "transformers" and description is not None:
-        told = _told(description, beside)
-    return infer_config(state, unseen or DualEncoderConfig(), str(file), told)
+        told, told_by = _told(description, beside), str(beside)
+    return infer_config(state, unseen or DualEncoderConfig(), str(file), told, told_by)
 
 
 def _find_tokenizer(
     file: Path, layout: Layout, is_folder: bool, note: Mapping[str, Any], config: DualEncoderConfig
 ) -> Tokenizer | None:
     beside = file.parent / "tokenizer.json"
+    is_published = config.text.vocab_size == CLIP_VOCAB_SIZE
     if note.get("tokenizer") is not None:
         return Tokenizer.from_dict(note["tokenizer"], source=str(file))
     if layout == "transformers":
-        folder = file.parent
-        return read_hf_tokenizer(folder, config.text.vocab_size, config.text.context_length) if is_folder else None
-    is_published = config.text.vocab_size == CLIP_VOCAB_SIZE
+        # As below: beside a lone file of the published vocabulary may lie files of other things.
+        if is_published and not is_folder:
+            return None
+        return read_hf_tokenizer(file.parent, config.text.vocab_size, config.text.context_length)
     if is_folder or (not is_published and beside.is_file()):
         return Tokenizer.from_file(beside)
     return None
@@ -161,7 +177,7 @@ def _noted_scale(contents: WeightFile, file: Path) -> dict[str, Tensor]:
         return {}
     try:
         return {MULTI_LABEL_SCALE: torch.tensor([float.fromhex(noted)], dtype=contents.state["logit_scale"].dtype)}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MixreorgError(f"{file} is damaged: {MULTI_LABEL_SCALE} is {noted!r}; restore it") from error
 
 
@@ -187,7 +203,7 @@ def _to_native(raw: Mapping[str, Tensor], layout: Layout, file: Path) -> dict[st
                 return from_original(raw)
             case "transformers":
                 return from_hf(raw)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         raise MixreorgError(f"{file} is damaged or not a whole GroupViT: {error.args[0]}") from None
 
 

@@ -19,7 +19,8 @@ def inexpressible(config: DualEncoderConfig, layout: Literal["hf", "original"]) 
 
     Args:
         config: of the model.
-        layout: of whom; the original code also fixes the activation of the text encoder.
+        layout: of whom; the original code also fixes the activation of the text encoder, and ``transformers`` takes
+            stage one to have as many group tokens as segments.
     """
     image, text = config.image, config.text
     problems = {
@@ -37,6 +38,13 @@ def inexpressible(config: DualEncoderConfig, layout: Literal["hf", "original"]) 
         problems[f"the text encoder's activation (model.text.activation={text.activation})"] = (
             text.activation != "quick_gelu"
         )
+    else:
+        # It sizes the layer that makes stage two's group tokens of stage one's by stage one's number of segments.
+        tokens, segments = image.num_group_tokens[0], image.num_segments[0]
+        problems[
+            f"{tokens} group tokens for {segments} segments in stage one (model.image.num_group_tokens, "
+            "model.image.num_segments)"
+        ] = tokens != segments
     return [name for name, holds in problems.items() if holds]
 
 

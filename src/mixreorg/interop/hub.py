@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from mixreorg.bundled import BUNDLED, bundled_folder
 from mixreorg.errors import MixreorgError
 from mixreorg.files import exists, read_json
+from mixreorg.interop.model_card import CARD
 from mixreorg.models.folder import FORMAT
 from mixreorg.segment.calibration import CALIBRATION_FILE
 
@@ -19,7 +20,7 @@ ALIASES = {
 
 _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_OPTIONAL = ("tokenizer.json", "merges.txt", "vocab.json", CALIBRATION_FILE)
+_OPTIONAL = ("tokenizer.json", "merges.txt", "vocab.json", CALIBRATION_FILE, CARD)
 _PATIENCE = 5.0
 """Seconds to wait for the hub's first answer."""
 _Result = TypeVar("_Result")
@@ -92,29 +93,50 @@ def push_to_hub(folder: str | Path, repo: str, *, private: bool = False, message
 def _fetch(repo: str, revision: str | None, source: str) -> Path:
     library = _library(f"there is no file or folder {source}; to fetch the model {repo} from the Hugging Face hub")
     what = f"cannot fetch {repo} from the Hugging Face hub, and there is no file or folder {source}"
-    missing = (library.errors.EntryNotFoundError,)
-
-    def get(file: str, at: str | None) -> Path:
-        return Path(library.hf_hub_download(repo, file, revision=at, library_name="mixreorg"))
 
     def fetch() -> Path:
         _require_hub(library, repo, revision, what)
-        config = get("config.json", revision)
+        config = _download(library, repo, "config.json", revision)
         # Whatever happens on the hub meanwhile, all files are those of one commit.
         commit = config.parent.name
         _check_kind(config, repo)
-        try:
-            get(_WEIGHTS[0], commit)
-        except missing:
-            get(_WEIGHTS[1], commit)
+        if not _fetch_optional(library, repo, _WEIGHTS[0], commit, what):
+            _download(library, repo, _WEIGHTS[1], commit)
         for file in _OPTIONAL:
-            try:
-                get(file, commit)
-            except missing:
-                continue
+            _fetch_optional(library, repo, file, commit, what)
         return config.parent
 
     return _explained(fetch, what, "check the name, or log in with `hf auth login` if it is private")
+
+
+def _download(library: Any, repo: str, file: str, revision: str | None) -> Path:
+    return Path(library.hf_hub_download(repo, file, revision=revision, library_name="mixreorg"))
+
+
+def _fetch_optional(library: Any, repo: str, file: str, commit: str, what: str) -> bool:
+    """Fetch a file that a model may lack; whether it has one.
+
+    Raises:
+        MixreorgError: the hub fails. A model must not lose a file, such as its calibration, because of that.
+    """
+    cached = library.try_to_load_from_cache(repo, file, revision=commit)
+    if cached is not None:
+        # Its path, or the library's mark for a file that this commit lacks: the hub has said so before.
+        return isinstance(cached, str)
+    try:
+        _download(library, repo, file, commit)
+    except library.errors.LocalEntryNotFoundError as error:
+        # Not the hub's word that there is none, but what the library makes of failures.
+        if not isinstance(error.__cause__, library.errors.OfflineModeIsEnabled):
+            reason = _first_line(error.__cause__ or error)
+            raise MixreorgError(
+                f"{what}: the hub neither gave its {file} nor said that it has none ({reason}); try again, or set "
+                "HF_HUB_OFFLINE=1 to go by what is in the cache"
+            ) from error
+        return False
+    except library.errors.EntryNotFoundError:
+        return False
+    return True
 
 
 def _require_hub(library: Any, repo: str, revision: str | None, what: str) -> None:
@@ -170,7 +192,7 @@ def _unreachable(what: str) -> MixreorgError:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

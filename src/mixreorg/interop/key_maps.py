@@ -138,6 +138,10 @@ def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the state of ``transformers.GroupViTModel`` to the native names.
 
     Separate query, key and value projections of self-attention become one fused tensor.
+
+    Raises:
+        KeyError: one of the three is missing.
+        ValueError: they have different shapes or types.
     """
     renamed = _rename(state, HF_RULES, ignored=r"\.position_ids$")
     return _fuse_qkv(renamed)
@@ -206,6 +210,10 @@ def _rename(state: Mapping[str, Tensor], rules: Rules, ignored: str | None = Non
     return renamed
 
 
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+
+
 def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Join ``attention.{q,k,v}_proj`` of self-attention; cross-attention keeps its three projections."""
     fused = {}
@@ -214,6 +222,12 @@ def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if match is None:
             fused[name] = tensor
         elif match[2] == "q":
-            parts = [state[f"{match[1]}{part}_proj.{match[3]}"] for part in "qkv"]
-            fused[f"{match[1]}qkv.{match[3]}"] = torch.cat(parts)
+            names = [f"{match[1]}{part}_proj.{match[3]}" for part in "qkv"]
+            # Joined they would have the right shape although none of them has, or the type of only one.
+            for other in names[1:]:
+                if (state[other].shape, state[other].dtype) != (tensor.shape, tensor.dtype):
+                    raise ValueError(
+                        f"{other} holds {_kind(state[other])}, and {names[0]} {_kind(tensor)}; the two must be alike"
+                    )
+            fused[f"{match[1]}qkv.{match[3]}"] = torch.cat([state[part] for part in names])
     return fused

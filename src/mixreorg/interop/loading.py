@@ -6,7 +6,7 @@ import torch
 
 from mixreorg.errors import MixreorgError
 from mixreorg.files import exists, read_json
-from mixreorg.interop.checkpoint_files import FOLDER_FILES
+from mixreorg.interop.checkpoint_files import FOLDER_FILES, FOLDER_INDICES
 from mixreorg.interop.groupvit_checkpoint import GroupViTWeights, read_groupvit
 from mixreorg.interop.hub import locate
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -58,7 +58,7 @@ def is_foreign(path: Path) -> bool:
     config = path / "config.json"
     content = read_json(config) if config.is_file() else {}
     own = isinstance(content, dict) and content.get("format") == FORMAT
-    return not own and any((path / name).is_file() for name in FOLDER_FILES)
+    return not own and any((path / name).is_file() for name in (*FOLDER_FILES, *FOLDER_INDICES))
 
 
 def require_tokenizer(weights: GroupViTWeights) -> Tokenizer:

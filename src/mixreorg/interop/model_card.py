@@ -1,5 +1,6 @@
 """The model card: ``README.md`` of a model folder, for people and for the hub."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def write_card(model: CardModel, facts: CardFacts, source: Path, folder: Path) -
     """
     run = read_json(source / _RUN_CARD) if (source / _RUN_CARD).is_file() else {}
     run = run if isinstance(run, dict) else {}
-    license_name = facts.license or _license_of(source / CARD)
+    license_name = facts.license or license_of(source / CARD)
     sections = [
         _front_matter(license_name, model.is_hf),
         f"# {model.name}",
@@ -104,18 +105,33 @@ def write_card(model: CardModel, facts: CardFacts, source: Path, folder: Path) -
 
 
 def _front_matter(license_name: str | None, is_hf: bool) -> str:
-    lines = [f"license: {license_name}"] if license_name else []
+    lines = [f"license: {_as_yaml(license_name)}"] if license_name else []
     lines += [f"library_name: {'transformers' if is_hf else 'mixreorg'}", "pipeline_tag: image-segmentation", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in _TAGS), "---"])
 
 
-def _license_of(card: Path) -> str | None:
+def _as_yaml(text: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z][\w.+-]*( [\w.+-]+)*", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _from_yaml(text: str) -> str:
+    """The text that a card writes bare or in quotes, perhaps with a comment behind it."""
+    if double := re.fullmatch(r'"((?:[^"\\]|\\.)*)"(?: +#.*)?', text):
+        return re.sub(r"\\(.)", r"\1", double[1])
+    if single := re.fullmatch(r"'((?:[^']|'')*)'(?: +#.*)?", text):
+        return single[1].replace("''", "'")
+    return re.sub(r" +#.*", "", text)
+
+
+def license_of(card: Path) -> str | None:
+    """The licence that a model card names; None where there is no card or it names none."""
     if not card.is_file():
         return None
     text = card.read_text(encoding="utf-8", errors="replace")
     front = re.match(r"---\n(.*?)\n---", text, flags=re.DOTALL)
-    named = re.search(r"^license: *([\w.+-]+) *$", front[1], flags=re.MULTILINE) if front else None
-    return named[1] if named else None
+    named = re.search(r"^license:[ \t]+(\S.*?)[ \t]*$", front[1], flags=re.MULTILINE) if front else None
+    return (_from_yaml(named[1]) or None) if named else None
 
 
 def _introduction(model: CardModel) -> str:

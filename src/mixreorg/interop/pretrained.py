@@ -8,10 +8,11 @@ from typing import Self
 import torch
 
 from mixreorg.interop.convert import Target, convert_model
+from mixreorg.interop.groupvit_checkpoint import weight_file
 from mixreorg.interop.hf_folder import inexpressible
-from mixreorg.interop.hub import push_to_hub
+from mixreorg.interop.hub import locate, push_to_hub
 from mixreorg.interop.loading import load_model
-from mixreorg.interop.model_card import CardFacts
+from mixreorg.interop.model_card import CARD, CardFacts, license_of
 from mixreorg.models.folder import save_model
 from mixreorg.segment.calibration import CALIBRATION_FILE, Calibration
 from mixreorg.segment.protocol import Protocol
@@ -27,6 +28,9 @@ class PretrainedSegmenter(Segmenter):
     >>> segmenter = PretrainedSegmenter.from_pretrained("groupvit-gcc-yfcc")
     >>> segmenter.push_to_hub("OWNER/NAME", private=True)
     """
+
+    source_license: str | None = None
+    """Licence of the weights by the card that :meth:`from_pretrained` found beside them."""
 
     @classmethod
     def from_pretrained(
@@ -50,7 +54,10 @@ class PretrainedSegmenter(Segmenter):
         Raises:
             MixreorgError: as ``load_model``; or a calibration of another model or protocol.
         """
-        return cls(load_model(source, device), protocol, window_batch, calibration)
+        path = locate(source)
+        segmenter = cls(load_model(path, device), protocol, window_batch, calibration)
+        segmenter.source_license = license_of(weight_file(path).parent / CARD)
+        return segmenter
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None, overwrite: bool = False) -> Path:
         """Write the model with its protocol, the calibration that holds for both, and a model card.
@@ -60,7 +67,8 @@ class PretrainedSegmenter(Segmenter):
 
         Args:
             folder: to create.
-            facts: for the model card.
+            facts: for the model card; its licence is that of the card of :meth:`from_pretrained`'s source unless they
+                say otherwise.
             overwrite: replace an earlier one.
 
         Returns:
@@ -69,6 +77,8 @@ class PretrainedSegmenter(Segmenter):
         Raises:
             MixreorgError: as :func:`~mixreorg.interop.convert.convert_model`.
         """
+        facts = facts or CardFacts()
+        facts = replace(facts, license=facts.license or self.source_license)
         layout: Target = "native" if inexpressible(self.model.config, "hf") else "hf"
         with TemporaryDirectory() as temporary:
             native = Path(temporary) / "model"

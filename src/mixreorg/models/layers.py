@@ -209,4 +209,5 @@ def block_index(grid: tuple[int, int], size: int, device: torch.device) -> Tenso
     height, width = grid
     rows = torch.arange(height, device=device) // size
     columns = torch.arange(width, device=device) // size
-    return (rows[:, None] * -(-width // size) + columns[None, :]).flatten()
+    # Not -(-width // size): ONNX's division of a traced width rounds towards zero, not down.
+    return (rows[:, None] * ((width + size - 1) // size) + columns[None, :]).flatten()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 CLIP_CONTEXT_LENGTH = 77
 CLIP_VOCAB_SIZE = 49_408
+MAX_VOCAB_SIZE = 1_000_000
+"""Ids that a trained vocabulary may have: the trainer reserves memory for all it is asked for, and ends the process
+where there is not enough."""
 
 _FORMAT = "mixreorg-tokenizer-1"
 _WORD_END = "</w>"
@@ -97,8 +100,10 @@ class Tokenizer:
             context_length: ids per text of the tokenizer returned.
 
         Raises:
-            MixreorgError: ``vocab_size`` below 514.
+            MixreorgError: ``vocab_size`` below 514 or above :data:`MAX_VOCAB_SIZE`.
         """
+        if vocab_size > MAX_VOCAB_SIZE:
+            raise MixreorgError(f"vocab_size is {vocab_size}; at most {MAX_VOCAB_SIZE:,} are trained: take fewer")
         num_tokens = vocab_size - _NUM_CONTROL
         if num_tokens < len(_BASE_TOKENS):
             raise MixreorgError(
@@ -143,7 +148,7 @@ class Tokenizer:
             raise MixreorgError(f"{source} is not a tokenizer file; make one with `mixreorg data tokenizer`")
         try:
             return cls([_parse_merge(merge) for merge in content["merges"]], int(content["context_length"]))
-        except (KeyError, TypeError, ValueError, AttributeError, MixreorgError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, MixreorgError) as error:
             raise MixreorgError(
                 f"{source} is a damaged tokenizer file ({error}); make it again with `mixreorg data tokenizer`"
             ) from error

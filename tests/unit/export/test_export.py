@@ -228,6 +228,29 @@ def test_architectures_of_small_models_export_too(model, tmp_path) -> None:
         assert (exported(photo(*size), CLASSES).label_map == segmenter(photo(*size), CLASSES).label_map).all()
 
 
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("size", [None, (56, 72)])
+def test_local_blocks_see_the_same_windows_on_every_grid(model, tmp_path, to, size) -> None:
+    """Also where the grid's sides are no multiples of the window's: here 7 x 9 patches, in windows of 2 x 2."""
+    image = model.config.image.updated(num_local_blocks=1, local_window=2)
+    local = type(model)(model.config.updated(image=image), model.tokenizer)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in local.parameters():  # as initialised, attention moves embeddings by less than the tolerance
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    segmenter = Segmenter(local, Segmenter(model).protocol.updated(short_side=56, window=72))
+    export_model(local, tmp_path / "out", to, size=size, protocol=segmenter.protocol)
+    exported = ExportedSegmenter(tmp_path / "out", threads=1)
+    expected, found = (one.encode([photo(72, 56)]) for one in (segmenter, exported))
+    assert found.assignment.shape[-2:] == (7, 9)
+    for ours, theirs in (
+        (found.assignment, expected.encoding.patch_assignment.reshape(found.assignment.shape)),
+        (found.segment_embeddings, expected.segment_embeddings),
+        (found.image_embedding, expected.image_embedding),
+    ):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+
+
 def test_graphs_are_valid_and_say_nothing_of_the_machine(exports) -> None:
     for path in (exports / "onnx" / "image.onnx", exports / "onnx" / "text.onnx", exports / "baked.onnx"):
         graph = onnx.load(path)
@@ -464,6 +487,35 @@ def test_folders_of_other_things_are_left_alone(model, tmp_path) -> None:
     with pytest.raises(MixreorgError, match="is not empty and holds no export"):
         export_model(model, tmp_path / "model")
     assert {item: item.read_bytes() for item in (tmp_path / "model").iterdir()} == before
+
+
+def test_files_of_other_things_are_left_alone(model, exports, tmp_path) -> None:
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], []), producer_name="mixreorg")
+    for name in ("baked.onnx", "folder/image.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        onnx.save(foreign, tmp_path / name)
+    (tmp_path / "baked.xml").write_text("<playlist/>")
+    (tmp_path / "film.bin").write_bytes(b"film")
+    before = {item: item.read_bytes() for item in tmp_path.rglob("*.*")}
+    for out, to, named in (
+        ("baked.onnx", "onnx", "baked.onnx"),
+        ("baked.xml", "openvino", "baked.xml"),
+        ("film.xml", "openvino", "film.bin"),
+    ):
+        with pytest.raises(MixreorgError, match=rf"{named} was not written by mixreorg export.*remove it"):
+            export_model(model, tmp_path / out, to, classes=CLASSES)
+    with pytest.raises(MixreorgError, match="is not empty and holds no export"):
+        export_model(model, tmp_path / "folder")
+    assert {item: item.read_bytes() for item in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(("to", "suffix"), TARGETS.items())
+def test_an_earlier_export_is_replaced(model, exports, tmp_path, to, suffix) -> None:
+    root = copy(exports, tmp_path / "copy")
+    export_model(model, root / f"baked{suffix}", to, classes=CLASSES[:2])
+    assert ExportedSegmenter(root / f"baked{suffix}", threads=1).manifest.class_names == CLASSES[:2]
+    export_model(model, root / to, to, size=(64, 64))
+    assert ExportedSegmenter(root / to, threads=1).manifest.size == (64, 64)
 
 
 BLOCK_TORCH = """

@@ -16,6 +16,8 @@ class Hub:
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.requests: list[str] = []
+        self.broken: set[tuple[str, str]] = set()
+        """Repositories and names of files at which the hub fails."""
         self.address = ""
 
     def commit(self, repo: str) -> str:
@@ -47,6 +49,9 @@ def running_hub() -> Iterator[Hub]:
                 self.answer(401, {"error": "Invalid username or password."}, {"X-Error-Code": "RepoNotFound"})
             elif parts[3] not in ("main", hub.commit(repo)):
                 self.answer(404, {"error": "no revision"}, {"X-Error-Code": "RevisionNotFound"})
+            elif (repo, name) in hub.broken:
+                # Of the errors of a server one after which the client does not try again for a minute.
+                self.answer(501, {"error": "out of order"})
             elif name not in hub.files[repo]:
                 headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.commit(repo)}
                 self.answer(404, {"error": "no entry"}, headers)

@@ -194,6 +194,11 @@ def test_folders(tmp_path: Path) -> None:
         find_weights(tmp_path / "nowhere")
     with pytest.raises(MixreorgError, match=r"expected model\.safetensors or pytorch_model\.bin"):
         find_weights(tmp_path)
+    for name in ("pytorch_model.bin.index.json", "model.safetensors.index.json"):
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        (tmp_path / "parts" / name).touch()
+        with pytest.raises(MixreorgError, match=r"holds weights in several files.* save it again with save_pretrained"):
+            find_weights(tmp_path / "parts")
     for name in ("pytorch_model.bin", "model.safetensors"):
         (tmp_path / name).touch()
         assert find_weights(tmp_path) == tmp_path / name

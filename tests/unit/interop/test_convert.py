@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import write_json
 from mixreorg.interop.convert import Half, Target
 from mixreorg.interop.groupvit_checkpoint import read_groupvit
-from mixreorg.interop.model_card import CardFacts
+from mixreorg.interop.model_card import CardFacts, license_of
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
 from mixreorg.segment.protocol import groupvit_protocol
@@ -209,6 +210,20 @@ def test_what_a_layout_cannot_express_is_listed(
     assert_same(tmp_path / "m", tmp_path / "copy")
 
 
+def test_transformers_takes_stage_one_to_have_as_many_segments_as_group_tokens(
+    tiny_config: DualEncoderConfig, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    image = tiny_config.image.updated(num_group_tokens=(8, 3))
+    text = tiny_config.text.updated(activation="quick_gelu")
+    save_model(DualEncoder(tiny_config.updated(image=image, text=text), tokenizer), tmp_path / "m")
+    with pytest.raises(MixreorgError, match="does not have: 8 group tokens for 6 segments in stage one") as caught:
+        convert_model(tmp_path / "m", tmp_path / "out", "hf")
+    assert ";" not in str(caught.value).split("does not have: ")[1].split(". Only")[0]
+    assert not (tmp_path / "out").exists()
+    convert_model(tmp_path / "m", tmp_path / "out.pth", "original")
+    assert_same(tmp_path / "m", tmp_path / "out.pth")
+
+
 def test_destinations_in_use(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(MixreorgError, match="is a file; name a folder"):
@@ -230,6 +245,13 @@ def test_destinations_in_use(folder: Path, tmp_path: Path) -> None:
         convert_model(folder, tmp_path / "folder", "original")
     with pytest.raises(MixreorgError, match="there is no layout 'onnx'"):
         convert_model(folder, tmp_path / "folder", "onnx")  # type: ignore[arg-type]
+
+
+def test_the_folder_one_is_in_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mixreorg.interop.convert.read_groupvit", lambda _: pytest.fail("was read"))
+    with pytest.raises(MixreorgError, match="the folder that you are in"):
+        convert_model("scenes-tiny", ".", "native")
 
 
 def test_an_original_file_is_not_overwritten_unasked(plain_folder: Path, tmp_path: Path) -> None:
@@ -269,9 +291,19 @@ def test_incomplete_weights_are_named(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("note", ["{", "[]", '{"multi_label_logit_scale": "x"}', '{"model": {"colour": 3}}'])
+@pytest.mark.parametrize(
+    "note",
+    [
+        *("{", "[]", '{"multi_label_logit_scale": "x"}', '{"multi_label_logit_scale": "0x1p5000"}'),
+        *('{"model": {"colour": 3}}', "PROTOCOL", "CONTEXT"),
+    ],
+)
 def test_damaged_notes(folder: Path, tmp_path: Path, note: str) -> None:
     state = load_file(folder / "model.safetensors")
+    model = json.dumps(json.loads((folder / "config.json").read_text())["model"])
+    context = '{"format": "mixreorg-tokenizer-1", "merges": [], "context_length": 1e999}'
+    note = note.replace("PROTOCOL", f'{{"model": {model}, "protocol": "x"}}')
+    note = note.replace("CONTEXT", f'{{"model": {model}, "tokenizer": {context}}}')
     save_file(state, tmp_path / "alone.safetensors", metadata={"mixreorg": note})
     with pytest.raises(MixreorgError, match=r"alone\.safetensors"):
         convert_model(tmp_path / "alone.safetensors", tmp_path / "out", "native")
@@ -331,6 +363,31 @@ def test_a_card_says_which_background_its_picture_has(
     out = convert_model(folder, tmp_path / "out", "native", facts=facts)
     assert caption in (out / "README.md").read_text()
     assert asked == [background]
+
+
+@pytest.mark.parametrize("name", ["apache-2.0", "CC BY 4.0", 'Ours: "research" only, see C:\\licence # 3'])
+def test_a_card_keeps_the_licence_of_the_source(folder: Path, tmp_path: Path, name: str) -> None:
+    first = convert_model(folder, tmp_path / "first", "native", facts=CardFacts(license=name))
+    second = (convert_model(first, tmp_path / "second", "native") / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(second.split("---\n")[1])["license"] == name
+    assert f"## Licence\n\n{name}\n" in second
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("license: apache-2.0", "apache-2.0"),
+        ('license: "apache-2.0"  # of the weights', "apache-2.0"),
+        ("license: 'the author''s own'", "the author's own"),
+        ("license:   CC BY 4.0   ", "CC BY 4.0"),
+        ('license: ""', None),
+        ("license:", None),
+        ("license_name: mine", None),
+    ],
+)
+def test_the_licence_of_a_card(tmp_path: Path, line: str, name: str | None) -> None:
+    (tmp_path / "README.md").write_text(f"---\ntags:\n- x\n{line}\nlibrary_name: y\n---\n\nlicense: none\n")
+    assert license_of(tmp_path / "README.md") == name
 
 
 def test_a_card_does_not_invent_a_licence(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,30 @@ def test_what_this_package_does_not_have(their_folder: Path) -> None:
         read_groupvit(their_folder)
     path.write_text(json.dumps({"model_type": "groupvit"}))
     with pytest.raises(MixreorgError, match="has no vision_config; restore it"):
+        read_groupvit(their_folder)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("vision_config", {"num_attention_heads": 5}, "width 32 is not a multiple of num_heads 5"),
+        ("text_config", {"hidden_act": "relu"}, "activation: Input should be 'gelu' or 'quick_gelu'"),
+        ("text_config", {"eos_token_id": 10**9}, "end_id 1000000000 lies outside the vocabulary"),
+    ],
+)
+def test_faults_of_their_configuration_are_its_own(
+    their_folder: Path, theirs: GroupViTModel, section: str, value: dict[str, Any], message: str
+) -> None:
+    path = their_folder / "config.json"
+    content = json.loads(path.read_text())
+    content[section].update(value)
+    path.write_text(json.dumps(content))
+    with pytest.raises(MixreorgError, match=rf"^{path} does not fit \S+model\.safetensors: .*{message}"):
+        read_groupvit(their_folder)
+    state = theirs.state_dict()
+    state["text_model.embeddings.token_embedding.weight"] = torch.zeros(2, 32)
+    save_file(state, their_folder / "model.safetensors")
+    with pytest.raises(MixreorgError, match=r"^\S+model\.safetensors is damaged"):
         read_groupvit(their_folder)
 
 
@@ -213,13 +238,18 @@ def test_other_models(tmp_path: Path, names: list[str], message: str) -> None:
         ("img_encoder.pos_embed", torch.zeros(1, 15, 32), "15 positions, which make no square"),
         ("img_encoder.pos_embed", torch.zeros(32), "damaged or not a GroupViT"),
         ("text_encoder.token_embedding.weight", torch.zeros(2, 32), "damaged or not a GroupViT"),
+        ("text_encoder.token_embedding.weight", torch.zeros(600, 0), r"token_embedding.* \(600, 0\) and holds nothing"),
+        ("img_encoder.pos_embed", torch.zeros(1, 16, 0), r"\.position_embedding has shape \(1, 16, 0\)"),
+        ("img_encoder.layers.0.blocks.100000000.x", torch.zeros(1), "has a block 100000000, but 4 in all"),
+        ("text_encoder.transformer.resblocks.007.x", torch.zeros(1), "has a block 007, but 3 in all"),
+        (f"img_encoder.layers.0.blocks.{'9' * 5000}.x", torch.zeros(1), "has a block 99999999999999999999, but 4"),
     ],
 )
 def test_incomplete_and_impossible_states(
     tiny_model: DualEncoder, original_state: Convert, tmp_path: Path, name: str, change: Tensor | None, message: str
 ) -> None:
     state = original_state(tiny_model)
-    del state[name]
+    state.pop(name, None)
     if change is not None:
         state[name] = change
     torch.save({"model": state}, tmp_path / "groupvit.pth")
@@ -233,3 +263,18 @@ def test_their_projections_come_in_threes(their_folder: Path, theirs: GroupViTMo
     save_file(state, their_folder / "model.safetensors")
     with pytest.raises(MixreorgError, match=r"not a whole GroupViT: .*k_proj\.weight"):
         read_groupvit(their_folder)
+
+
+@pytest.mark.parametrize("changes", [{"k": (16, torch.float32), "v": (48, torch.float32)}, {"k": (32, torch.int64)}])
+def test_their_projections_are_alike(
+    their_folder: Path, theirs: GroupViTModel, changes: dict[str, tuple[int, torch.dtype]]
+) -> None:
+    """Joined, these would have the right shape and the right type."""
+    state = theirs.state_dict()
+    for part, (rows, dtype) in changes.items():
+        name = f"vision_model.encoder.stages.0.layers.0.self_attn.{part}_proj.weight"
+        state[name] = torch.zeros(rows, 32, dtype=dtype)
+    save_file(state, their_folder / "model.safetensors")
+    with pytest.raises(MixreorgError, match=r"damaged .*blocks\.0\.attention\.k_proj\.weight holds torch\.") as caught:
+        read_groupvit(their_folder)
+    assert "q_proj.weight torch.float32 of shape (32, 32); the two must be alike" in str(caught.value)

@@ -26,7 +26,8 @@ from mixreorg.text.tokenizer import Tokenizer
 # Runs each piece of code of its first argument; prints their values, or the messages of their errors, as JSON.
 SCRIPT = """
 import json, sys
-from mixreorg import MixreorgError, PretrainedSegmenter, load_model, push_to_hub
+from huggingface_hub import hf_hub_download
+from mixreorg import MixreorgError, PretrainedSegmenter, convert_model, load_model, push_to_hub
 from mixreorg.segment.protocol import groupvit_protocol
 answers = []
 for code in json.loads(sys.argv[1]):
@@ -65,6 +66,7 @@ class Session:
 
     hub: Hub
     model: DualEncoder
+    home: Path
     hf: Path
     online: dict[str, str]
     offline: dict[str, str]
@@ -98,8 +100,13 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
         hub.files[known["groupvit"]]["tf_model.h5"] = b"not asked for"
         put(hub, "me/native", home / "native")
         hub.files["me/native"]["calibration.json"] = b'{"any": "values"}'
+        hub.files["me/native"]["README.md"] = b"---\nlicense: cc0-1.0\n---\n"
+        put(hub, "me/broken", hf)
+        hub.broken.add(("me/broken", "calibration.json"))
+        put(hub, "me/partly", home / "native")
         hub.files["me/clip"] = {"config.json": b'{"model_type": "clip"}'}
         hub.files["me/half"] = {"config.json": b'{"model_type": "groupvit"}'}
+        needed = ("config.json", "model.safetensors", "tokenizer.json")
         push = f"push_to_hub({str(hf)!r}, 'me/tiny', private=True)"
         online = run(
             hub,
@@ -110,6 +117,9 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
                 "revision": "load_model('me/native@v9')",
                 "commit": f"load_model('me/native@{hub.commit('me/native')}').config.embed_dim",
                 "calibration": "load_model('me/native').inference_calibration",
+                "licence": f"convert_model('me/native', {str(home / 'copy')!r}, 'native')",
+                "broken": "load_model('me/broken')",
+                "partly": f"[hf_hub_download('me/partly', name) for name in {needed}]",
                 "clip": "load_model('me/clip')",
                 "half": "load_model('me/half')",
                 "push": push,
@@ -121,9 +131,13 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
             HF_TOKEN="hf_mine",
         )
         asked = tuple(hub.requests)
-        later = {"known": TOTAL.format(known["groupvit"]), "missing": f"load_model({known['missing']!r})"}
+        later = {
+            "known": TOTAL.format(known["groupvit"]),
+            "missing": f"load_model({known['missing']!r})",
+            "partly": TOTAL.format("me/partly"),
+        }
         offline = run(hub, home, later, HF_HUB_OFFLINE="1")
-        return Session(hub, model, hf, online, offline, asked, tuple(hub.requests[len(asked) :]))
+        return Session(hub, model, home, hf, online, offline, asked, tuple(hub.requests[len(asked) :]))
 
 
 def test_a_model_is_fetched_once_and_then_read_without_a_network(session: Session) -> None:
@@ -168,6 +182,21 @@ def test_names_and_revisions(session: Session) -> None:
 
 def test_a_calibration_comes_with_the_model(session: Session) -> None:
     assert session.online["calibration"] == "{'any': 'values'}"
+
+
+def test_the_licence_comes_with_the_model(session: Session) -> None:
+    assert (session.home / "copy" / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: cc0-1.0\n")
+
+
+def test_a_hub_that_fails_at_a_file_is_not_taken_to_lack_it(session: Session) -> None:
+    assert "neither gave its calibration.json nor said that it has none" in session.online["broken"]
+    assert "501" in session.online["broken"]
+    assert "HF_HUB_OFFLINE=1" in session.online["broken"]
+
+
+def test_what_another_program_left_in_the_cache_is_enough_without_a_network(session: Session) -> None:
+    expected = sum(parameter.double().sum().item() for parameter in session.model.parameters())
+    assert float(session.offline["partly"]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_repositories_of_other_things(session: Session) -> None:

@@ -43,6 +43,27 @@ def test_a_folder_of_transformers(hf_folder: Path, theirs: GroupViTModel, tokeni
     torch.testing.assert_close(model.encode_text(ids), expected.text_embeds, atol=1e-5, rtol=0)
 
 
+def test_a_lone_file_of_theirs_has_the_tokenizer_beside_it(
+    hf_folder: Path, tiny_config: DualEncoderConfig, tokenizer: Tokenizer
+) -> None:
+    for name in ("config.json", "merges.txt", "vocab.json"):
+        (hf_folder / name).unlink()
+    for source in (hf_folder, hf_folder / "model.safetensors"):
+        model = load_model(source, unseen=tiny_config)
+        assert model.tokenizer is not None
+        assert model.tokenizer.to_dict() == tokenizer.to_dict()
+    (hf_folder / "tokenizer.json").unlink()
+    with pytest.raises(MixreorgError, match=r"CLIP's has 49,408 and 24\. Put the tokenizer\.json that it was trained"):
+        load_model(hf_folder / "model.safetensors")
+
+
+def test_weights_in_several_files(hf_folder: Path) -> None:
+    (hf_folder / "model.safetensors").rename(hf_folder / "model-00001-of-00001.safetensors")
+    (hf_folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(MixreorgError, match="holds weights in several files"):
+        load_model(hf_folder)
+
+
 def test_a_lone_original_file(
     tiny_model: DualEncoder, original_state: Convert, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

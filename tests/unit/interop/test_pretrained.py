@@ -42,3 +42,12 @@ def test_the_calibration_that_holds_is_saved(tmp_path: Path) -> None:
     segmenter.protocol = segmenter.protocol.updated(short_side=96)
     other = PretrainedSegmenter.from_pretrained(segmenter.save_pretrained(tmp_path / "other"))
     assert other.model.inference_calibration is None
+
+
+def test_the_licence_of_the_source_is_kept(tmp_path: Path) -> None:
+    segmenter = PretrainedSegmenter.from_pretrained("scenes-tiny")
+    assert segmenter.source_license == "cc-by-sa-4.0"
+    again = PretrainedSegmenter.from_pretrained(segmenter.save_pretrained(tmp_path / "same"))
+    assert again.source_license == "cc-by-sa-4.0"
+    other = again.save_pretrained(tmp_path / "other", facts=CardFacts(license="mit", data="Scenes."))
+    assert (other / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: mit\n")

@@ -271,6 +271,12 @@ def test_training_stops_when_nothing_is_left_to_merge() -> None:
     assert Tokenizer.train(["ab ab"], vocab_size=5000).vocab_size == 512 + 1 + 2
 
 
+@pytest.mark.parametrize("vocab_size", [1_000_001, 10**12, 10**20])
+def test_a_vocabulary_beyond_all_memory_is_refused(vocab_size: int) -> None:
+    with pytest.raises(MixreorgError, match=f"vocab_size is {vocab_size}; at most 1,000,000 are trained"):
+        Tokenizer.train(["ab ab"], vocab_size=vocab_size)
+
+
 def test_training_is_the_same_in_every_process_and_for_every_order(tmp_path: Path) -> None:
     """Many ties and many characters: what the trainer's unordered map would shuffle."""
     program = (
