@@ -315,8 +315,10 @@ def _write(
     facts = build_facts(counted, task.split, task.protocol, task.name, model, official)
     details = counted.result.details
     assert details is not None
-    write_arrays(task.folder / "photos.npz", details.photos.to_arrays())
     best, worst = (_labelled(task, evaluator, facts[kind]) for kind in ("best_photos", "worst_photos"))
+    # An older report beside new counts would be taken for theirs.
+    (task.folder / "report.json").unlink(missing_ok=True)
+    write_arrays(task.folder / "photos.npz", details.photos.to_arrays())
     write_text(task.folder / "report.html", write_html(facts, best, worst))
     write_text(task.folder / "report.md", write_markdown(facts))
     # Last: a folder with a report.json is complete.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -181,6 +182,28 @@ def test_an_interrupted_command_goes_on(
     os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns))
     run(*arguments, "--resume")
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+@pytest.mark.parametrize("step", ["_labelled", "write_html"])
+def test_an_older_report_never_lies_beside_new_counts(
+    tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    out = tmp_path / "out"
+    common = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--out", out)
+    run(*common, "--background", 0.1)
+    before = {name: (out / name).read_bytes() for name in ("report.json", "photos.npz")}
+    shutil.rmtree(out / "parts")
+
+    def fail(*_: object) -> None:
+        raise MixreorgError("no")
+
+    monkeypatch.setattr(f"mixreorg.eval.run.{step}", fail)
+    with pytest.raises(MixreorgError, match="no"):
+        run(*common, "--background", 0.9)
+    if (out / "report.json").exists():
+        assert {name: (out / name).read_bytes() for name in before} == before
+    else:
+        assert (out / "photos.npz").read_bytes() != before["photos.npz"]
 
 
 def test_without_matplotlib_nothing_is_begun(
