@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from mixreorg.segment.class_maps import largest_of_phrases
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.sliding_window import merge_windows
-from mixreorg.segment.window_plan import plan_windows
+from mixreorg.segment.window_plan import WindowPlan, plan_windows, require_patch
 from mixreorg.text.class_list import ClassName
 
 
@@ -51,7 +52,8 @@ def evaluate_split(
         The counts of this part.
 
     Raises:
-        MixreorgError: a photo or mask that cannot be read, or a mask of another size than its photo.
+        MixreorgError: a photo or mask that cannot be read, a mask of another size than its photo, or a photo thinner
+            than one patch.
     """
     if segmenter.protocol.background_threshold is not None:
         raise ValueError("evaluate_split wants a protocol without background; give the thresholds instead")
@@ -95,12 +97,31 @@ def photo_batches(
     for stem in stems:
         photo, mask = read_pair(split, stem)
         batch.append((stem, photo, mask))
-        num_windows += plan_windows(segmenter.protocol, photo.width, photo.height).num_windows
+        num_windows += plan_photo(segmenter, split.photo_path(stem), photo.size).num_windows
         if num_windows >= segmenter.window_batch:
             yield batch
             batch, num_windows = [], 0
     if batch:
         yield batch
+
+
+def plan_photo(segmenter: Segmenter, path: Path, size: tuple[int, int]) -> WindowPlan:
+    """The windows of a photo.
+
+    Args:
+        segmenter: model and protocol.
+        path: of the photo.
+        size: its width and height in pixels.
+
+    Raises:
+        MixreorgError: they are thinner than one patch; it names the photo.
+    """
+    plan = plan_windows(segmenter.protocol, *size)
+    try:
+        require_patch(plan, segmenter.protocol, size, segmenter.model.config.image.patch_size)
+    except MixreorgError as error:
+        raise MixreorgError(f"{path}: {error}") from error
+    return plan
 
 
 class _PhotoCounter:

@@ -155,6 +155,19 @@ def test_check_looks_at_everything_and_writes_nothing(tmp_path: Path, model: Pat
     assert "val3.png" in result.output.replace("\n", "")
 
 
+@pytest.mark.parametrize("options", [(), ("--check",), ("--calibrate-on", "train", "--check")])
+def test_a_photo_thinner_than_a_patch_is_named(
+    tmp_path: Path, model: Path, voc: Path, options: tuple[str, ...]
+) -> None:
+    stem, size = ("train4" if "train" in options else "val5"), (2000, 5)
+    Image.new("RGB", size).save(voc / "JPEGImages" / f"{stem}.jpg")
+    Image.new("L", size).save(voc / "SegmentationClass" / f"{stem}.png")
+    threshold = () if "train" in options else ("--background", 0.5)
+    with pytest.raises(MixreorgError, match=rf"{stem}\.jpg: a photo of 2000 x 5 pixels .* thinner than one patch"):
+        run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--out", tmp_path / "out",
+            *threshold, *options)  # fmt: skip
+
+
 def test_an_interrupted_command_goes_on(
     tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
