@@ -16,7 +16,7 @@ from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, Mask, class_labels
 from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.background_sweep import sweep_background
-from mixreorg.segment.class_maps import largest_of_phrases
+from mixreorg.segment.class_maps import WindowScores, largest_of_phrases
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.sliding_window import merge_windows
@@ -71,6 +71,28 @@ def evaluate_split(
         if advance is not None:
             advance(len(batch))
     return result
+
+
+def label_photo(
+    segmenter: Segmenter, photo: Image.Image, classes: Sequence[ClassName], threshold: float | None
+) -> npt.NDArray[np.integer]:
+    """Labels ``[H, W]`` of a photo, as the details of :func:`evaluate_split` count them.
+
+    No calibration beside the model is asked for, as none is for the counts.
+
+    Args:
+        segmenter: model and protocol; the protocol must have no background.
+        photo: RGB.
+        classes: of the split.
+        threshold: background threshold, which makes label 0 background; None for labels without background.
+    """
+    (output,) = segmenter.encode_each([photo])
+    counter = _PhotoCounter(segmenter, output, photo, classes)
+    scores = segmenter.decode(output, counter.plan, classes)
+    thresholds = [] if threshold is None else [threshold]
+    foreground, at_thresholds = counter.sweep(scores, thresholds, (photo.height, photo.width))
+    labels = [labels for _, labels in at_thresholds] or [foreground]
+    return labels[0].cpu().numpy()
 
 
 def read_pair(split: EvalSplit, stem: str) -> tuple[Image.Image, Mask]:
@@ -148,12 +170,7 @@ class _PhotoCounter:
         asked = list(result.background)
         if details is not None and details.threshold is not None and details.threshold not in asked:
             asked.append(details.threshold)
-        rival = None
-        if asked and self.segmenter.protocol.background_phrases:
-            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
-        foreground, at_thresholds = sweep_background(
-            scores, self.plan, mask.shape[0], mask.shape[1], asked, rival, self.refine
-        )
+        foreground, at_thresholds = self.sweep(scores, asked, mask.shape)
         foreground_labels = foreground.cpu().numpy()
         result.foreground.add(class_mask, foreground_labels)
         if details is not None and details.threshold is None:
@@ -165,6 +182,15 @@ class _PhotoCounter:
             details.grouping.add(mask, grouping_oracle(scores, self.plan, mask, details.num_labels))
         result.num_images += 1
         self._count_present(result, class_mask, scores.segment_map)
+
+    def sweep(
+        self, scores: WindowScores, thresholds: Sequence[float], shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, Iterator[tuple[tuple[float, ...], torch.Tensor]]]:
+        """Labels ``[H, W]`` without background and at thresholds, from the scores of all classes."""
+        rival = None
+        if thresholds and self.segmenter.protocol.background_phrases:
+            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
+        return sweep_background(scores, self.plan, shape[0], shape[1], thresholds, rival, self.refine)
 
     def _count_thresholds(
         self, result: SplitResult, stem: str, mask: Mask, group: tuple[float, ...], labels: npt.NDArray[np.integer]

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mixreorg.cli.eval_command import evaluate
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
+from mixreorg.eval.evaluate import label_photo
 from mixreorg.eval.evaluators import load_function
 from mixreorg.eval.protocols import find_protocol, resolve_protocol
 from mixreorg.eval.report.published import published_numbers
@@ -26,6 +28,7 @@ from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.convert import convert_model
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
+from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName
@@ -95,6 +98,28 @@ def test_the_report_says_what_was_measured(tmp_path: Path, model: Path, voc: Pat
     markdown = (out / "report.md").read_text()
     assert facts["protocol_hash"] in markdown
     assert "| grouping oracle |" in markdown
+
+
+def test_a_calibration_beside_the_model_is_not_asked_for(tmp_path: Path, model: Path, voc: Path) -> None:
+    (model / "calibration.json").write_text('{"format": "mixreorg-calibration-0"}')
+    arguments = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--background", 0.15,
+                 "--out", tmp_path / "out")  # fmt: skip
+    assert "as it should be" in run(*arguments, "--check")
+    run(*arguments)
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("changes", [{}, {"background_phrases": ("sky",)}, {"refine": "guided", "flip": True}])
+@pytest.mark.parametrize("threshold", [0.3, None])
+def test_shown_labels_are_those_of_the_segmenter(
+    voc: Path, tiny_model: DualEncoder, changes: dict[str, Any], threshold: float | None
+) -> None:
+    protocol, split = SMALL.updated(**changes), open_voc_split(voc, "val")
+    segmenter = Segmenter(tiny_model, protocol.updated(background_threshold=threshold))
+    for stem in split.stems[:3]:
+        photo = read_photo(split.photo_path(stem))
+        labels = label_photo(Segmenter(tiny_model, protocol), photo, split.classes, threshold)
+        assert (labels == segmenter(photo, split.classes).label_map).all()
 
 
 def test_the_threshold_is_chosen_on_another_split(tmp_path: Path, model: Path, voc: Path) -> None:
