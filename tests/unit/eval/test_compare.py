@@ -1,6 +1,7 @@
 """``mixreorg compare``: paired intervals, seeds, refusals, plain words."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,13 @@ def test_names_in_charts_are_no_mathematics() -> None:
     chart = forest_chart([ForestRow(name, 1.0, 0.5, 1.5, clear=True)], f"difference to {name}")
     assert f">{name}<" in chart
     assert f">difference to {name}<" in chart
+
+
+def test_names_that_matplotlib_has_no_glyphs_for_are_written_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chart = class_chart([("猫", 40.0), ("กา", 30.0), ("कुत्ता", 20.0)])
+    assert all(f">{name}<" in chart for name in ("猫", "กา", "कुत्ता"))
 
 
 def test_a_clear_difference_and_one_within_noise(tmp_path: Path) -> None:
