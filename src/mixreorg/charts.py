@@ -3,6 +3,7 @@
 import io
 import re
 import textwrap
+import warnings
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,10 @@ def to_svg(figure: "Figure", title: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}), warnings.catch_warnings():
+        # The browser draws the text, with fonts of its own; matplotlib only measures it.
+        for message in (r"Glyph \d+ .*missing from", "Matplotlib currently does not support"):
+            warnings.filterwarnings("ignore", message, UserWarning)
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     svg = buffer.getvalue()

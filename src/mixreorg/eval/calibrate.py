@@ -16,6 +16,7 @@ from mixreorg.eval.result import BACKGROUND_THRESHOLDS
 from mixreorg.eval.split import EvalSplit, Mask, class_labels
 from mixreorg.models.digest import model_digest
 from mixreorg.models.dual_encoder import ImageOutput
+from mixreorg.segment.background import require_other_phrases
 from mixreorg.segment.background_sweep import sweep_background
 from mixreorg.segment.calibration import Calibration, protocol_key
 from mixreorg.segment.presence import EVERYDAY_NAMES, PresenceRule
@@ -65,10 +66,12 @@ def calibrate(
         advance: called with the number of photos done, of twice their number.
 
     Raises:
-        MixreorgError: unreadable photos, a split without background, or classes that are everywhere or nowhere.
+        MixreorgError: unreadable photos, a split without background, a class that is asked for by one of the
+            background's phrases, or classes that are everywhere or nowhere.
     """
     if not split.has_background:
         raise MixreorgError(f"{split.name} has no background to choose a threshold on; take a split that has")
+    require_other_phrases(split.classes, segmenter.protocol.background_phrases)
     protocol = segmenter.protocol.updated(background_threshold=None)
     segmenter = Segmenter(segmenter.model, protocol, segmenter.window_batch)
     features, truth = _collect_features(segmenter, split, advance)

@@ -15,8 +15,8 @@ from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
 from mixreorg.eval.report.facts import FORMAT
 from mixreorg.files import read_json
 
-_NEEDED = ("benchmark", "split", "protocol", "protocol_hash", "label_names")
-"""What a comparison takes from a report."""
+_NEEDED = {"benchmark": str, "split": str, "protocol": dict, "protocol_hash": str, "label_names": list}
+"""What a comparison takes from a report, and its type."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,18 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise MixreorgError(f"{folder / 'report.json'} is not a report of mixreorg eval ({FORMAT})")
     if missing := [name for name in _NEEDED if name not in facts]:
         raise MixreorgError(f"{folder / 'report.json'} lacks {', '.join(missing)}; evaluate again")
+    wrong = [name for name, kind in _NEEDED.items() if not isinstance(facts[name], kind)]
+    if wrong or not {"name", "background"} <= facts["protocol"].keys():
+        named = ", ".join(wrong or ["protocol"])
+        raise MixreorgError(f"{folder / 'report.json'} has another form of {named} than mixreorg eval; evaluate again")
     try:
-        counts = PhotoCounts.from_arrays(len(facts["label_names"]), read_arrays(folder / "photos.npz"))
+        arrays = read_arrays(folder / "photos.npz")
     except MixreorgError as error:
         raise MixreorgError(f"{error}; evaluate again") from error
+    try:
+        counts = PhotoCounts.from_arrays(len(facts["label_names"]), arrays)
+    except MixreorgError as error:
+        raise MixreorgError(f"{folder}: {error}; evaluate again") from error
     except KeyError as error:
         raise MixreorgError(f"{folder / 'photos.npz'} lacks {error}; evaluate again") from error
     return Evaluation(folder, facts, tuple(counts.stems), counts.totals())

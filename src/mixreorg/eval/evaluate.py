@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,11 @@ from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, Mask, class_labels
 from mixreorg.models.dual_encoder import ImageOutput
 from mixreorg.segment.background_sweep import sweep_background
-from mixreorg.segment.class_maps import largest_of_phrases
+from mixreorg.segment.class_maps import WindowScores, largest_of_phrases
 from mixreorg.segment.photos import read_photo
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.segment.sliding_window import merge_windows
-from mixreorg.segment.window_plan import plan_windows
+from mixreorg.segment.window_plan import WindowPlan, plan_windows, require_patch
 from mixreorg.text.class_list import ClassName
 
 
@@ -51,7 +52,8 @@ def evaluate_split(
         The counts of this part.
 
     Raises:
-        MixreorgError: a photo or mask that cannot be read, or a mask of another size than its photo.
+        MixreorgError: a photo or mask that cannot be read, a mask of another size than its photo, or a photo thinner
+            than one patch.
     """
     if segmenter.protocol.background_threshold is not None:
         raise ValueError("evaluate_split wants a protocol without background; give the thresholds instead")
@@ -69,6 +71,28 @@ def evaluate_split(
         if advance is not None:
             advance(len(batch))
     return result
+
+
+def label_photo(
+    segmenter: Segmenter, photo: Image.Image, classes: Sequence[ClassName], threshold: float | None
+) -> npt.NDArray[np.integer]:
+    """Labels ``[H, W]`` of a photo, as the details of :func:`evaluate_split` count them.
+
+    No calibration beside the model is asked for, as none is for the counts.
+
+    Args:
+        segmenter: model and protocol; the protocol must have no background.
+        photo: RGB.
+        classes: of the split.
+        threshold: background threshold, which makes label 0 background; None for labels without background.
+    """
+    (output,) = segmenter.encode_each([photo])
+    counter = _PhotoCounter(segmenter, output, photo, classes)
+    scores = segmenter.decode(output, counter.plan, classes)
+    thresholds = [] if threshold is None else [threshold]
+    foreground, at_thresholds = counter.sweep(scores, thresholds, (photo.height, photo.width))
+    labels = [labels for _, labels in at_thresholds] or [foreground]
+    return labels[0].cpu().numpy()
 
 
 def read_pair(split: EvalSplit, stem: str) -> tuple[Image.Image, Mask]:
@@ -95,12 +119,31 @@ def photo_batches(
     for stem in stems:
         photo, mask = read_pair(split, stem)
         batch.append((stem, photo, mask))
-        num_windows += plan_windows(segmenter.protocol, photo.width, photo.height).num_windows
+        num_windows += plan_photo(segmenter, split.photo_path(stem), photo.size).num_windows
         if num_windows >= segmenter.window_batch:
             yield batch
             batch, num_windows = [], 0
     if batch:
         yield batch
+
+
+def plan_photo(segmenter: Segmenter, path: Path, size: tuple[int, int]) -> WindowPlan:
+    """The windows of a photo.
+
+    Args:
+        segmenter: model and protocol.
+        path: of the photo.
+        size: its width and height in pixels.
+
+    Raises:
+        MixreorgError: they are thinner than one patch; it names the photo.
+    """
+    plan = plan_windows(segmenter.protocol, *size)
+    try:
+        require_patch(plan, segmenter.protocol, size, segmenter.model.config.image.patch_size)
+    except MixreorgError as error:
+        raise MixreorgError(f"{path}: {error}") from error
+    return plan
 
 
 class _PhotoCounter:
@@ -127,12 +170,7 @@ class _PhotoCounter:
         asked = list(result.background)
         if details is not None and details.threshold is not None and details.threshold not in asked:
             asked.append(details.threshold)
-        rival = None
-        if asked and self.segmenter.protocol.background_phrases:
-            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
-        foreground, at_thresholds = sweep_background(
-            scores, self.plan, mask.shape[0], mask.shape[1], asked, rival, self.refine
-        )
+        foreground, at_thresholds = self.sweep(scores, asked, mask.shape)
         foreground_labels = foreground.cpu().numpy()
         result.foreground.add(class_mask, foreground_labels)
         if details is not None and details.threshold is None:
@@ -144,6 +182,15 @@ class _PhotoCounter:
             details.grouping.add(mask, grouping_oracle(scores, self.plan, mask, details.num_labels))
         result.num_images += 1
         self._count_present(result, class_mask, scores.segment_map)
+
+    def sweep(
+        self, scores: WindowScores, thresholds: Sequence[float], shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, Iterator[tuple[tuple[float, ...], torch.Tensor]]]:
+        """Labels ``[H, W]`` without background and at thresholds, from the scores of all classes."""
+        rival = None
+        if thresholds and self.segmenter.protocol.background_phrases:
+            rival = self.segmenter.decode_with_rival(self.windows, self.plan, self.classes, scores.segment_map)
+        return sweep_background(scores, self.plan, shape[0], shape[1], thresholds, rival, self.refine)
 
     def _count_thresholds(
         self, result: SplitResult, stem: str, mask: Mask, group: tuple[float, ...], labels: npt.NDArray[np.integer]

@@ -18,7 +18,7 @@ from PIL import Image
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import IntArray
 from mixreorg.eval.embedding_cache import cached_class_embeddings
-from mixreorg.eval.evaluate import evaluate_split, read_pair
+from mixreorg.eval.evaluate import evaluate_split, label_photo, read_pair
 from mixreorg.eval.protocols import ResolvedProtocol
 from mixreorg.eval.result import Details, SplitResult
 from mixreorg.eval.split import EvalSplit, label_names
@@ -87,8 +87,7 @@ class SegmenterEvaluator:
 
     def label(self, split: EvalSplit, photo: Image.Image, threshold: float | None) -> IntArray:
         """Labels ``[H, W]`` of a photo."""
-        protocol = self.segmenter.protocol.updated(background_threshold=threshold)
-        return Segmenter(self.segmenter.model, protocol, self.segmenter.window_batch)(photo, split.classes).label_map
+        return label_photo(self.segmenter, photo, split.classes, threshold)
 
     def identity(self) -> dict[str, Any]:
         """Digests of weights and architecture, and how many parameters there are.

@@ -225,7 +225,10 @@ def _add(counted: Counted, job: PartsJob, index: int) -> None:
     part = _empty(job)
     part.set_counts(arrays["counts"])
     if part.details is not None:
-        part.details.photos = PhotoCounts.from_arrays(part.details.num_labels, arrays)
+        try:
+            part.details.photos = PhotoCounts.from_arrays(part.details.num_labels, arrays)
+        except MixreorgError as error:
+            raise MixreorgError(f"{path}: {error}; delete it and go on by --resume") from error
     counted.result.add(part)
     counted.seconds += float(arrays["seconds"])
     counted.peak_bytes = max(counted.peak_bytes, int(arrays["peak_bytes"]))

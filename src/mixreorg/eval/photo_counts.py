@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import Arrays
 from mixreorg.eval.confusion import Confusion, Counts, iou_of, mean_percent
 
@@ -118,11 +119,27 @@ class PhotoCounts:
 
     @classmethod
     def from_arrays(cls, num_classes: int, arrays: Arrays) -> Self:
-        """Counts from :meth:`to_arrays`."""
-        stops = np.cumsum(arrays["lengths"].astype(np.int64))[:-1]
+        """Counts from :meth:`to_arrays`.
+
+        Raises:
+            MixreorgError: arrays of other classes, or that do not belong together.
+            KeyError: one that is missing.
+        """
+        stems, lengths, cells, pixels = (arrays[name] for name in ("stems", "lengths", "cells", "pixels"))
+        numbers = (lengths, cells, pixels)
+        fits = (
+            stems.ndim == 1
+            and all(item.ndim == 1 and np.issubdtype(item.dtype, np.integer) for item in numbers)
+            and len(stems) == len(lengths)
+            and int(lengths.sum()) == len(cells) == len(pixels)
+            and bool((lengths >= 0).all() and (cells >= 0).all() and (cells < num_classes**2).all())
+        )
+        if not fits:
+            raise MixreorgError(f"the counts per photo do not belong together, or are not of {num_classes} classes")
+        stops = np.cumsum(lengths.astype(np.int64))[:-1]
         return cls(
             num_classes,
-            [str(stem) for stem in arrays["stems"]],
-            np.split(arrays["cells"].astype(np.int64), stops) if len(arrays["stems"]) else [],
-            np.split(arrays["pixels"].astype(np.int64), stops) if len(arrays["stems"]) else [],
+            [str(stem) for stem in stems],
+            np.split(cells.astype(np.int64), stops) if len(stems) else [],
+            np.split(pixels.astype(np.int64), stops) if len(stems) else [],
         )

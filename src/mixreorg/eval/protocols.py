@@ -14,6 +14,7 @@ from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.benchmarks.registry import benchmark
 from mixreorg.eval.split import EvalSplit
 from mixreorg.files import read_json
+from mixreorg.segment.background import require_other_phrases
 from mixreorg.segment.protocol import Protocol, groupvit_protocol, hash_values
 from mixreorg.text.class_list import ClassName
 from mixreorg.text.templates import TEMPLATES
@@ -40,7 +41,7 @@ class EvaluationProtocol(StrictConfig):
     name: str = Field(min_length=1)
     """What reports call it."""
     version: int = Field(1, gt=0)
-    """Raised whenever anything below changes."""
+    """Raised whenever anything below changes but ``source``."""
     source: str = ""
     """Where the numbers come from, and what could not be taken over."""
     segmentation: Protocol
@@ -167,7 +168,8 @@ def resolve_protocol(
 
     Raises:
         MixreorgError: background, but neither a published, given nor calibrated threshold; or a threshold for a
-            benchmark without background; or calibration on the split that is evaluated.
+            benchmark without background; or calibration on the split that is evaluated; or a class that is asked for
+            by one of the protocol's own background phrases.
     """
     item = None if benchmark_name in OWN_LAYOUTS else benchmark(benchmark_name)
     rule = protocol.rules.get(item.name if item else benchmark_name, BenchmarkRule())
@@ -176,6 +178,9 @@ def resolve_protocol(
     if split.has_background:
         named = item.table.background_phrases(protocol.naming) if item else ()
         phrases = named or protocol.segmentation.background_phrases
+        # What published lists share is evaluated as published.
+        if not named:
+            require_other_phrases(split.classes, phrases)
     segmentation = protocol.segmentation.updated(**changes, background_phrases=phrases)
     kind, value, source = _threshold(protocol, rule, split, threshold, calibrate_on)
     classes = tuple((entry.name, entry.phrases) for entry in split.classes)
@@ -249,7 +254,8 @@ PROTOCOLS = MappingProxyType(
                 name="sclip",
                 source="Wang et al., ECCV 2024, and the configurations of its repository; the smallest area on VOC "
                 "is left out, probabilities are averaged over windows instead of logits, and a name's templates are "
-                "averaged before normalisation, as GroupViT averages them, not each normalised first",
+                "averaged before normalisation, as GroupViT averages them, not each normalised first; bed, a class of "
+                "COCO-Object and a background word, is never predicted there, as in the original",
                 segmentation=Protocol(
                     name="sclip",
                     short_side=336,

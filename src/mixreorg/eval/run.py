@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
 import mixreorg
@@ -15,11 +17,12 @@ from mixreorg.data.progress import progress_bars
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.array_files import write_arrays
 from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
+from mixreorg.eval.benchmarks.check import upright_size
 from mixreorg.eval.benchmarks.opening import open_benchmark
 from mixreorg.eval.benchmarks.own_folder import OWN_LAYOUTS
 from mixreorg.eval.benchmarks.prepare import Prepared, PrepareOptions, prepare
 from mixreorg.eval.benchmarks.registry import benchmark
-from mixreorg.eval.evaluate import read_pair
+from mixreorg.eval.evaluate import plan_photo, read_pair
 from mixreorg.eval.evaluators import (
     Evaluator,
     FunctionEvaluator,
@@ -38,7 +41,7 @@ from mixreorg.eval.result import BACKGROUND_THRESHOLDS
 from mixreorg.files import write_json, write_text
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.protocol import hash_values
-from mixreorg.segment.segmenter import default_protocol
+from mixreorg.segment.segmenter import Segmenter, default_protocol
 
 MODEL_PROTOCOL = "model"
 """Stands for the protocol that is saved with the model."""
@@ -175,9 +178,20 @@ def check_evaluation(options: EvalOptions, load_model: LoadModel, console: Conso
             checks = PrepareOptions(split=split, check_only=True, sample=None, classes=options.classes)
             found.append(prepare(name, options.data, checks, console))
         evaluator = _evaluator(MakeEvaluator(options, task.protocol, load_model), model)
+        if isinstance(evaluator, SegmenterEvaluator):
+            for opened in filter(None, (task.split, task.calibration)):
+                _require_patches(evaluator.segmenter, opened)
         photo, _ = read_pair(task.split, task.split.stems[0])
         evaluator.label(task.split, photo, 0.5 if task.split.has_background else None)
     return found
+
+
+def _require_patches(segmenter: Segmenter, split: BenchmarkSplit) -> None:
+    """Refuse photos thinner than one patch, by their headers."""
+    for path in map(split.photo_path, split.stems):
+        # Photos that cannot be read are among the findings already.
+        with suppress(OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            plan_photo(segmenter, path, upright_size(path))
 
 
 def _require_ready(options: EvalOptions, tasks: Sequence[_Task]) -> None:
@@ -315,8 +329,10 @@ def _write(
     facts = build_facts(counted, task.split, task.protocol, task.name, model, official)
     details = counted.result.details
     assert details is not None
-    write_arrays(task.folder / "photos.npz", details.photos.to_arrays())
     best, worst = (_labelled(task, evaluator, facts[kind]) for kind in ("best_photos", "worst_photos"))
+    # An older report beside new counts would be taken for theirs.
+    (task.folder / "report.json").unlink(missing_ok=True)
+    write_arrays(task.folder / "photos.npz", details.photos.to_arrays())
     write_text(task.folder / "report.html", write_html(facts, best, worst))
     write_text(task.folder / "report.md", write_markdown(facts))
     # Last: a folder with a report.json is complete.

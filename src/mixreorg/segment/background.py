@@ -1,10 +1,14 @@
 """Which pixels show none of the wanted classes: the rule that decides, and its threshold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from mixreorg.errors import MixreorgError
+from mixreorg.text.class_list import ClassName
 
 BackgroundRule = Literal["protocol", "given", "calibration", "otsu", "names"]
 """Where a background threshold comes from.
@@ -26,6 +30,26 @@ class BackgroundChoice:
     """A pixel whose best class scores below it is background; 0 for the rule ``names``."""
     reason: str
     """The same for people."""
+
+
+def require_other_phrases(classes: Sequence[ClassName], background_phrases: Sequence[str]) -> None:
+    """Refuse a class that is asked for by a phrase of the background: of equal scores the background's, first, wins.
+
+    Args:
+        classes: that are asked for.
+        background_phrases: of the protocol.
+
+    Raises:
+        MixreorgError: a phrase of both, compared without case.
+    """
+    background = {phrase.casefold() for phrase in background_phrases}
+    for item in classes:
+        for phrase in item.phrases:
+            if phrase.casefold() in background:
+                raise MixreorgError(
+                    f"{phrase!r} is a phrase of the class {item.name!r} and one of the protocol's background_phrases, "
+                    "which take all its pixels; leave it out of one of them"
+                )
 
 
 def otsu_threshold(scores: npt.NDArray[np.floating], weights: npt.NDArray[np.number]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mixreorg.errors import MixreorgError
-from mixreorg.segment.background import BackgroundChoice, otsu_threshold
+from mixreorg.segment.background import BackgroundChoice, otsu_threshold, require_other_phrases
 from mixreorg.segment.calibration import Calibration
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.results import BACKGROUND, Segmentation, result_names
@@ -29,7 +29,7 @@ class MaskRequest:
 
     Raises:
         MixreorgError: a threshold that is none, abstention that nothing is calibrated for, or a class that is called
-            background where the result has one of its own.
+            background, or asked for by one of the background's phrases, where the result has one of its own.
     """
 
     classes: tuple[ClassName, ...]
@@ -55,6 +55,8 @@ class MaskRequest:
                 "protocol saved with the model), or a presence score from 0 to 1 instead of 'auto'"
             )
         result_names(self.classes, has_background=self.has_background)
+        if self.has_rival:
+            require_other_phrases(self.classes, self.protocol.background_phrases)
 
     @property
     def has_background(self) -> bool:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mixreorg.segment.background import require_other_phrases
 from mixreorg.segment.background_sweep import background_below
 from mixreorg.segment.results import Segmentation, result_names
 from mixreorg.segment.segmenter import Segmenter
@@ -38,11 +39,14 @@ class FrameLabeller:
 
         Raises:
             ValueError: another ``smoothing``.
+            MixreorgError: a class that is called background, or asked for by one of the background's phrases.
         """
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing {smoothing} must be at least 0 and below 1")
         self._segmenter, self._classes, self._smoothing = segmenter, tuple(classes), smoothing
         self._names = result_names(self._classes, has_background=segmenter.protocol.background_threshold is not None)
+        if segmenter.protocol.background_threshold is not None:
+            require_other_phrases(self._classes, segmenter.protocol.background_phrases)
         self._averages: dict[int, Tensor] = {}
         # What is left in an average of the last frame that gave the class a score.
         self._weights: dict[int, float] = {}

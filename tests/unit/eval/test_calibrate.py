@@ -182,6 +182,12 @@ def test_what_cannot_be_calibrated_on(
     assert not (tmp_path / "model" / "calibration.json").exists()
 
 
+def test_a_class_that_is_a_background_phrase_is_refused(tiny_model: DualEncoder, tmp_path: Path) -> None:
+    segmenter = Segmenter(tiny_model, PROTOCOL.updated(background_phrases=("sky", "Cat")))
+    with pytest.raises(MixreorgError, match="'cat' is a phrase of the class 'cat' and one of the protocol's"):
+        calibrate(segmenter, open_voc_split(write_voc(tmp_path / "VOC"), "val"), "VOC")
+
+
 def test_a_model_that_is_no_folder_needs_a_place_for_the_file(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["calibrate", "OWNER/NAME", "--data", str(tmp_path)])
     assert "say where with --out" in str(run.exception)

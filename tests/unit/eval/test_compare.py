@@ -1,7 +1,9 @@
 """``mixreorg compare``: paired intervals, seeds, refusals, plain words."""
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from eval_kit import blobs
 from mixreorg.cli.compare_command import compare as compare_command
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.bootstrap import interval, miou_of, resample_miou
-from mixreorg.eval.compare import Column, Contender, compare, parse_contender
+from mixreorg.eval.compare import Column, Contender, compare, parse_contender, read_evaluation
 from mixreorg.eval.confusion import Confusion, count_pairs
 from mixreorg.eval.photo_counts import PhotoCounts, PhotoTotals
 from mixreorg.eval.report.diagrams import ForestRow, class_chart, forest_chart
@@ -107,6 +109,13 @@ def test_names_in_charts_are_no_mathematics() -> None:
     assert f">difference to {name}<" in chart
 
 
+def test_names_that_matplotlib_has_no_glyphs_for_are_written_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chart = class_chart([("猫", 40.0), ("กา", 30.0), ("कुत्ता", 20.0)])
+    assert all(f">{name}<" in chart for name in ("猫", "กา", "कुत्ता"))
+
+
 def test_a_clear_difference_and_one_within_noise(tmp_path: Path) -> None:
     base = write_result(tmp_path / "base", predicted(0.4, 1))
     twin = write_result(tmp_path / "twin", predicted(0.4, 2))
@@ -191,6 +200,43 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     write_json(damaged / "report.json", {"format": "other"})
     with pytest.raises(MixreorgError, match=r"is not a report of mixreorg eval"):
         compared(base, damaged)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cells": np.array([9] * 40)},
+        {"cells": np.array([-1] * 40)},
+        {"cells": np.array(["a"] * 40)},
+        {"cells": np.zeros(39, dtype=np.int64)},
+        {"pixels": np.ones(41, dtype=np.int64)},
+        {"lengths": np.array([2] * 20)},
+        {"lengths": np.array([-1, 3] * 20)},
+        {"stems": np.array(["other"])},
+    ],
+)
+def test_a_report_beside_counts_that_are_not_its_own_is_refused(tmp_path: Path, wrong: dict[str, np.ndarray]) -> None:
+    folder = write_result(tmp_path / "base", predicted(0.4, 1))
+    fitting = {
+        "stems": np.array([f"photo {index}" for index in range(40)]),
+        "lengths": np.ones(40, dtype=np.int64),
+        "cells": np.zeros(40, dtype=np.int64),
+        "pixels": np.ones(40, dtype=np.int64),
+    }
+    np.savez(folder / "photos.npz", **fitting)
+    assert len(read_evaluation(folder).stems) == 40
+    np.savez(folder / "photos.npz", **(fitting | wrong))
+    with pytest.raises(MixreorgError, match=r"base: the counts per photo .* not of 3 classes; evaluate again"):
+        read_evaluation(folder)
+
+
+@pytest.mark.parametrize("wrong", [{"label_names": 3}, {"protocol": "groupvit"}, {"protocol": {}}, {"benchmark": []}])
+def test_a_report_of_another_form_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    folder = write_result(tmp_path / "base", predicted(0.4, 1))
+    path = folder / "report.json"
+    write_json(path, json.loads(path.read_text()) | wrong)
+    with pytest.raises(MixreorgError, match=rf"report\.json has another form of {next(iter(wrong))} than"):
+        read_evaluation(folder)
 
 
 def test_the_command_prints_a_table_and_writes_a_forest_plot(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from mixreorg.cli.eval_command import evaluate
 from mixreorg.errors import MixreorgError
 from mixreorg.eval.confusion import Confusion
 from mixreorg.eval.embedding_cache import cached_class_embeddings, text_digest
+from mixreorg.eval.evaluate import label_photo
 from mixreorg.eval.evaluators import load_function
 from mixreorg.eval.protocols import find_protocol, resolve_protocol
 from mixreorg.eval.report.published import published_numbers
@@ -25,6 +28,7 @@ from mixreorg.eval.voc_split import open_voc_split
 from mixreorg.interop.convert import convert_model
 from mixreorg.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mixreorg.models.folder import save_model
+from mixreorg.segment.photos import read_photo
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
 from mixreorg.text.class_list import ClassName
@@ -96,6 +100,28 @@ def test_the_report_says_what_was_measured(tmp_path: Path, model: Path, voc: Pat
     assert "| grouping oracle |" in markdown
 
 
+def test_a_calibration_beside_the_model_is_not_asked_for(tmp_path: Path, model: Path, voc: Path) -> None:
+    (model / "calibration.json").write_text('{"format": "mixreorg-calibration-0"}')
+    arguments = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--background", 0.15,
+                 "--out", tmp_path / "out")  # fmt: skip
+    assert "as it should be" in run(*arguments, "--check")
+    run(*arguments)
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("changes", [{}, {"background_phrases": ("sky",)}, {"refine": "guided", "flip": True}])
+@pytest.mark.parametrize("threshold", [0.3, None])
+def test_shown_labels_are_those_of_the_segmenter(
+    voc: Path, tiny_model: DualEncoder, changes: dict[str, Any], threshold: float | None
+) -> None:
+    protocol, split = SMALL.updated(**changes), open_voc_split(voc, "val")
+    segmenter = Segmenter(tiny_model, protocol.updated(background_threshold=threshold))
+    for stem in split.stems[:3]:
+        photo = read_photo(split.photo_path(stem))
+        labels = label_photo(Segmenter(tiny_model, protocol), photo, split.classes, threshold)
+        assert (labels == segmenter(photo, split.classes).label_map).all()
+
+
 def test_the_threshold_is_chosen_on_another_split(tmp_path: Path, model: Path, voc: Path) -> None:
     common = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model")
     run(*common, "--calibrate-on", "train", "--out", tmp_path / "val")
@@ -154,6 +180,19 @@ def test_check_looks_at_everything_and_writes_nothing(tmp_path: Path, model: Pat
     assert "val3.png" in result.output.replace("\n", "")
 
 
+@pytest.mark.parametrize("options", [(), ("--check",), ("--calibrate-on", "train", "--check")])
+def test_a_photo_thinner_than_a_patch_is_named(
+    tmp_path: Path, model: Path, voc: Path, options: tuple[str, ...]
+) -> None:
+    stem, size = ("train4" if "train" in options else "val5"), (2000, 5)
+    Image.new("RGB", size).save(voc / "JPEGImages" / f"{stem}.jpg")
+    Image.new("L", size).save(voc / "SegmentationClass" / f"{stem}.png")
+    threshold = () if "train" in options else ("--background", 0.5)
+    with pytest.raises(MixreorgError, match=rf"{stem}\.jpg: a photo of 2000 x 5 pixels .* thinner than one patch"):
+        run(model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--out", tmp_path / "out",
+            *threshold, *options)  # fmt: skip
+
+
 def test_an_interrupted_command_goes_on(
     tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +220,28 @@ def test_an_interrupted_command_goes_on(
     os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns))
     run(*arguments, "--resume")
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+@pytest.mark.parametrize("step", ["_labelled", "write_html"])
+def test_an_older_report_never_lies_beside_new_counts(
+    tmp_path: Path, model: Path, voc: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    out = tmp_path / "out"
+    common = (model, "--benchmark", "voc_folder", "--data", voc, "--protocol", "model", "--out", out)
+    run(*common, "--background", 0.1)
+    before = {name: (out / name).read_bytes() for name in ("report.json", "photos.npz")}
+    shutil.rmtree(out / "parts")
+
+    def fail(*_: object) -> None:
+        raise MixreorgError("no")
+
+    monkeypatch.setattr(f"mixreorg.eval.run.{step}", fail)
+    with pytest.raises(MixreorgError, match="no"):
+        run(*common, "--background", 0.9)
+    if (out / "report.json").exists():
+        assert {name: (out / name).read_bytes() for name in before} == before
+    else:
+        assert (out / "photos.npz").read_bytes() != before["photos.npz"]
 
 
 def test_without_matplotlib_nothing_is_begun(

@@ -7,7 +7,7 @@ import pytest
 
 from eval_kit import write_voc
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.array_files import read_arrays
+from mixreorg.eval.array_files import read_arrays, write_arrays
 from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit
 from mixreorg.eval.evaluate import evaluate_split
 from mixreorg.eval.evaluators import Evaluator, Measure, SegmenterEvaluator
@@ -119,6 +119,10 @@ def test_parts_of_another_evaluation_are_refused(job: PartsJob) -> None:
     run_parts(job)
     with pytest.raises(MixreorgError, match=r"parts of another evaluation \(model was 'tiny', now 'other'\)"):
         run_parts(replace(job, fingerprint={"model": "other"}), resume=True)
+    arrays = read_arrays(job.path(1))
+    write_arrays(job.path(1), arrays | {"cells": arrays["cells"] + 16})
+    with pytest.raises(MixreorgError, match=r"part-00001\.npz: the counts per photo .* not of 4 classes; delete it"):
+        run_parts(job, resume=True)
     job.path(1).write_bytes(b"damaged")
     with pytest.raises(MixreorgError, match=r"part-00001\.npz is missing or damaged .* delete it"):
         run_parts(job, resume=True)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from mixreorg.errors import MixreorgError
+from mixreorg.eval.benchmarks.registry import benchmark
 from mixreorg.eval.protocols import PROTOCOLS, EvaluationProtocol, find_protocol, protocol_names, resolve_protocol
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.background_sweep import sweep_background
@@ -99,6 +100,20 @@ def test_background_phrases_of_an_own_protocol_are_kept() -> None:
     assert resolve_protocol(own, "voc20", plain).segmentation.background_phrases == ()
     named = own.updated(naming="sclip")
     assert len(resolve_protocol(named, "voc21", FakeSplit()).segmentation.background_phrases) == 26
+
+
+def test_a_class_that_is_a_background_phrase_is_refused_but_in_published_lists() -> None:
+    groupvit = PROTOCOLS["groupvit"]
+    own = groupvit.updated(segmentation=groupvit.segmentation.updated(background_phrases=("sky", "Kitten")))
+    split = replace(FakeSplit(), classes=(ClassName("dog"), ClassName("cat", ("cat", "kitten"))))
+    for name in ("voc_folder", "voc21"):
+        with pytest.raises(MixreorgError, match="'kitten' is a phrase of the class 'cat' and one of the protocol's"):
+            resolve_protocol(own, name, split, threshold=0.5)
+    assert resolve_protocol(own, "voc20", replace(split, has_background=False)).segmentation.background_phrases == ()
+    table = benchmark("coco_object").table
+    coco = replace(FakeSplit(), name="coco_object/val", classes=table.class_names("sclip"))
+    assert "bed" in resolve_protocol(PROTOCOLS["sclip"], "coco_object", coco).segmentation.background_phrases
+    assert "bed, a class of COCO-Object and a background word" in PROTOCOLS["sclip"].source
 
 
 def test_hashes_depend_on_what_decides_the_labels() -> None:

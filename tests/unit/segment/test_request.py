@@ -27,6 +27,7 @@ CALIBRATION = Calibration(
     background_threshold=0.2,
     abstaining_background_threshold=0.3,
 )
+WITH_PHRASES = PROTOCOL.updated(background_phrases=("sky", "tree"))
 SCORES, PIXELS = np.array([[0.1, 0.2, 0.9]]), np.array([[10, 10, 10]])
 
 
@@ -126,11 +127,17 @@ def test_a_threshold_of_numpy_can_be_written_as_json() -> None:
         ({"negatives": "sky, Dog"}, "classes and negatives share a name"),
         ({"negatives": "sky=sky|cat"}, "classes and negatives share a name"),
         ({"classes": "dog, background", "negatives": "sky"}, "leave it out"),
+        ({"protocol": WITH_PHRASES, "classes": "dog, plant=Tree|bush", "background": 0.1}, "'Tree' is a phrase of the"),
     ],
 )
 def test_requests_that_cannot_be_met(values, message) -> None:
     with pytest.raises(MixreorgError, match=message):
         request(**values)
+
+
+def test_phrases_of_the_background_are_free_where_they_do_not_compete() -> None:
+    assert len(request(protocol=WITH_PHRASES, classes="dog, tree").competitors) == 2
+    assert len(request(protocol=WITH_PHRASES, negatives="tree", background=0.1).competitors) == 5
 
 
 def test_a_named_calibration_of_another_model_or_protocol_is_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mixreorg.errors import MixreorgError
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.segment.protocol import Protocol
 from mixreorg.segment.segmenter import Segmenter
@@ -86,6 +87,13 @@ def test_classes_that_are_gone_are_forgotten(segmenter: Segmenter) -> None:
     for _ in range(5):
         labeller._average({0: scores})
     assert set(labeller._averages) == set(labeller._weights) == {0}
+
+
+def test_a_class_that_is_a_background_phrase_is_refused(segmenter: Segmenter) -> None:
+    protocol = segmenter.protocol.updated(background_phrases=(CLASSES[0].phrases[0],))
+    FrameLabeller(Segmenter(segmenter.model, protocol.updated(background_threshold=None)), CLASSES)
+    with pytest.raises(MixreorgError, match="one of the protocol's background_phrases"):
+        FrameLabeller(Segmenter(segmenter.model, protocol.updated(background_threshold=0.1)), CLASSES)
 
 
 def test_the_past_cannot_be_all(segmenter: Segmenter) -> None:

@@ -10,6 +10,9 @@ from mixreorg.eval.split import Mask
 from mixreorg.segment.protocol import hash_values
 from mixreorg.text.class_list import ClassName
 
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Endings of photos."""
+
 
 @dataclass(frozen=True)
 class BenchmarkSplit:
@@ -67,8 +70,12 @@ def check_files_exist(split: BenchmarkSplit, where: Path) -> None:
     paths = [path for stem in split.stems for path in (split.photo_path(stem), split.mask_path(stem))]
     missing = [path for path in paths if not path.is_file()]
     if missing:
+        remedy = "unpack the archives again, or list only the photos that are there"
+        others = [path for path in map(missing[0].with_suffix, PHOTO_SUFFIXES) if path.is_file()]
+        if others and missing[0] in map(split.photo_path, split.stems):
+            remedy = f"{others[0].name} is there: give all photos one ending"
         raise MixreorgError(
             f"{where} names {len(split.stems):,} photos, but {missing[0]} is missing"
             + (f" and {len(missing) - 1:,} more files are" if len(missing) > 1 else "")
-            + "; unpack the archives again, or list only the photos that are there"
+            + f"; {remedy}"
         )

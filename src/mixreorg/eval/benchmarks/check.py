@@ -217,7 +217,7 @@ def _count(mask: Mask) -> dict[int, int]:
 def _compare_sizes(photo: Path, mask: Path) -> tuple[str, str] | None:
     """Compare the sizes in the headers; returns kind and message of what is wrong."""
     try:
-        width, height = _upright_size(photo)
+        width, height = upright_size(photo)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         return "unusable photo", f"cannot read {photo} ({error}); restore the file"
     try:
@@ -231,7 +231,8 @@ def _compare_sizes(photo: Path, mask: Path) -> tuple[str, str] | None:
     return "mask of another size", f"{text}; take both from the official archives"
 
 
-def _upright_size(photo: Path) -> tuple[int, int]:
+def upright_size(photo: Path) -> tuple[int, int]:
+    """Width and height of a photo the right way up, from its header alone."""
     with Image.open(photo) as image:
         width, height = image.size
         return (height, width) if orientation_of(image) >= 5 else (width, height)

@@ -4,26 +4,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixreorg.errors import MixreorgError
-from mixreorg.eval.benchmarks.benchmark_split import BenchmarkSplit, check_files_exist
+from mixreorg.eval.benchmarks.benchmark_split import PHOTO_SUFFIXES, BenchmarkSplit, check_files_exist
 from mixreorg.eval.benchmarks.label_table import LabelTable
 from mixreorg.eval.benchmarks.layout import Layout, MaskForm, find_place, list_stems
 from mixreorg.eval.split import VOID
 from mixreorg.text.class_list import ClassName, parse_class_list
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _FORM = "class indices"
 
 OWN_LAYOUTS = {
     "voc_folder": Layout(
         folders=(".",),
-        photos=tuple(f"JPEGImages/{{stem}}{suffix}" for suffix in _SUFFIXES),
+        photos=tuple(f"JPEGImages/{{stem}}{suffix}" for suffix in PHOTO_SUFFIXES),
         lists=("ImageSets/Segmentation/{split}.txt",),
         tree="a folder with JPEGImages, SegmentationClass and ImageSets/Segmentation/SPLIT.txt",
         source="your own data",
     ),
     "ade_folder": Layout(
         folders=(".",),
-        photos=tuple(f"images/{{split}}/{{stem}}{suffix}" for suffix in _SUFFIXES),
+        photos=tuple(f"images/{{split}}/{{stem}}{suffix}" for suffix in PHOTO_SUFFIXES),
         tree="a folder with images/SPLIT and annotations/SPLIT",
         source="your own data",
     ),
@@ -93,11 +92,11 @@ def _with_suffix(layout: Layout, root: Path, split: str) -> Layout:
     """
     folder = root / Path(layout.photos[0].format(split=split, stem="*")).parent
     suffixes = {path.suffix for path in folder.glob("*") if not path.name.startswith(".")}
-    photos = sorted(suffix for suffix in suffixes if suffix.lower() in _SUFFIXES)
-    if (len(photos) > 1 and not layout.lists) or not {*photos} <= {*_SUFFIXES}:
+    photos = sorted(suffix for suffix in suffixes if suffix.lower() in PHOTO_SUFFIXES)
+    if (len(photos) > 1 and not layout.lists) or not {*photos} <= {*PHOTO_SUFFIXES}:
         raise MixreorgError(
             f"the photos in {folder} end in {', '.join(photos)}; give all of them one ending: "
-            f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+            f"{', '.join(PHOTO_SUFFIXES[:-1])} or {PHOTO_SUFFIXES[-1]}"
         )
     patterns = tuple(pattern for pattern in layout.photos if Path(pattern).suffix in photos)
     return replace(layout, photos=patterns or layout.photos)

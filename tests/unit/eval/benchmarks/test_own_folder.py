@@ -104,6 +104,13 @@ def test_photos_of_several_endings(tmp_path: Path) -> None:
     write_photo(root / "JPEGImages" / "preview.png")
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text("a\n", encoding="utf-8-sig")
     assert open_benchmark("voc_folder", root).stems == ("a",)
+    write_mask(root / "SegmentationClass" / "preview.png", stripes([1]))
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("a\npreview\n")
+    with pytest.raises(MixreorgError, match=r"preview\.jpg is missing; preview\.png is there: give all photos one end"):
+        open_benchmark("voc_folder", root)
+    (root / "JPEGImages" / "preview.png").unlink()
+    with pytest.raises(MixreorgError, match=r"preview\.jpg is missing; unpack the archives again"):
+        open_benchmark("voc_folder", root)
 
 
 def test_background_phrases_in_a_class_list_are_refused(tmp_path: Path) -> None:
