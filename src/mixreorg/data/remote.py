@@ -43,6 +43,14 @@ class RemoteFile:
         return printable(self.url)
 
     @property
+    def remedy(self) -> str:
+        """Fetch it again."""
+        return (
+            f"delete {self.cache.folder / self.cached_name} and {self.index.name} there, and make the index beside the "
+            "shard again, if there is one, with mixreorg data check"
+        )
+
+    @property
     def index(self) -> Path:
         """Where the cache keeps its index."""
         return self.cache.folder / (self.cached_name + INDEX_SUFFIX)
