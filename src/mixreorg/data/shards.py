@@ -298,28 +298,43 @@ def _bytes(text: str) -> bytes:
 def _collect_members(
     archive: tarfile.TarFile, shard: str, size: int, samples: dict[str, _Members], found: list[Problem]
 ) -> None:
+    extents: dict[str, Extent] = {}
     try:
         for member in archive:
+            extent = _extent(member, extents)
             name = _MEMBER_NAME.fullmatch(member.name)
-            # A sparse member's bytes do not lie in one piece; links and folders have none.
-            if not member.isreg() or member.issparse() or name is None:
+            if name is None or not (member.isreg() or member.islnk() or member.issym()):
                 continue
             key, suffix = name[1], name[2].lower()
             kind = {"txt": "text", "json": "metadata"}.get(suffix, "image" if suffix in IMAGE_SUFFIXES else "")
             if not kind and suffix.rpartition(".")[2] in IMAGE_SUFFIXES:
                 samples.setdefault(key, _Members()).dotted.append(member.name)
             # The last member of a truncated shard has a header but not all of its bytes.
-            if not kind or member.offset_data + member.size > size:
+            if not kind or (extent and sum(extent) > size):
                 continue
             members = samples.setdefault(key, _Members())
             if getattr(members, kind) is not None:
                 found.append(Problem("duplicate member", shard, member.name))
-            if member.size >= _UINT32_END:
+            if extent and extent[1] >= _UINT32_END:
                 found.append(Problem("image too large" if kind == "image" else "damaged caption", shard, key))
-            elif member.size:
-                setattr(members, kind, (member.offset_data, member.size))
+            elif extent and extent[1]:
+                setattr(members, kind, extent)
     except (tarfile.TarError, ValueError) as error:
         found.append(Problem("damaged shard", shard, f"at byte {archive.offset:,} of {size:,}: {error}"))
+
+
+def _extent(member: tarfile.TarInfo, extents: dict[str, Extent]) -> Extent | None:
+    """Where a member's data lie, of a hard link those of an earlier member, by the extents so far, which it joins.
+
+    None for a sparse member, whose bytes do not lie in one piece, and for other links, which have no bytes here.
+    """
+    if member.islnk():
+        extent = extents.get(member.linkname)
+    else:
+        extent = (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
+    if extent is not None:
+        extents[member.name] = extent
+    return extent
 
 
 def _check_end(stream: BinaryIO, shard: str, offset: int, size: int, found: list[Problem]) -> None:

@@ -258,6 +258,64 @@ def test_duplicate_members_are_counted_and_the_last_one_counts(tmp_path: Path) -
     assert source.problems.counts == {"duplicate member": 1}
 
 
+def write_links(path: Path, links: list[tuple[bytes, str, str]]) -> Path:
+    """Whole pair ``a`` and captions of ``b`` to ``e``, then links of a kind: name and target."""
+    members = {"sub/a.png": image_bytes(7), "sub/a.txt": b"caption a"} | {
+        f"sub/{key}.txt": key.encode() for key in "bcde"
+    }
+    write_shard(path, members)
+    with tarfile.open(path, "a") as archive:
+        for kind, name, target in links:
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            archive.addfile(link)
+    return path
+
+
+def test_hard_links_stand_for_earlier_members(tmp_path: Path) -> None:
+    hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
+    links = [
+        (hard, "sub/b.png", "sub/a.png"),
+        (hard, "sub/c.png", "sub/b.png"),
+        (hard, "sub/d.png", "sub/not there.png"),
+        (soft, "sub/e.png", "a.png"),
+        (soft, "sub/f.png", "a.png"),
+        (soft, "sub/f.txt", "a.txt"),
+        (hard, "sub/g.png", "sub/not there.png"),
+        (soft, "sub/notes", "a.txt"),
+        (tarfile.DIRTYPE, "sub/folder.png", ""),
+    ]
+    source = open_pairs(write_links(tmp_path / "a.tar", links))
+    pairs = [source.read(index) for index in range(len(source))]
+    assert [pair and (pair.key, pair.caption) for pair in pairs] == [
+        ("sub/a", "caption a"),
+        ("sub/b", "b"),
+        ("sub/c", "c"),
+    ]
+    assert [pair.image.getpixel((0, 0)) for pair in pairs if pair] == [(7, 7, 7)] * 3
+    assert source.problems.counts == {"no image": 4}
+    assert [problem.key for problem in source.problems.examples["no image"]] == ["sub/d", "sub/e", "sub/f", "sub/g"]
+
+
+def test_sparse_members_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Their bytes do not lie in one piece."""
+    image = image_bytes(7)
+    sparse = tarfile.TarInfo("0.png")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, len(image)
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, len(image))  # where the one piece lies
+    header[483:495] = b"%011o\0" % (len(image) + 512)  # and a hole behind it
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    others = write_shard(tmp_path / "a.tar", {"0.txt": b"sparse", **good_members(1, 1)})
+    others.write_bytes(header + image + bytes(-len(image) % 512) + others.read_bytes())
+    with tarfile.open(others) as archive:
+        assert archive.getmembers()[0].issparse()
+    source = open_pairs(others)
+    assert list(source.captions()) == ["caption 1"]
+    assert source.problems.counts == {"no image": 1}
+
+
 def test_images_that_dots_hide_are_counted(tmp_path: Path) -> None:
     image = image_bytes()
     members = {"shot.10.32.png": image, "shot.10.32.txt": b"hidden", "shot.10.33.PNG": image, "cut.2.png": image}
