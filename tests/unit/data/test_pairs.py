@@ -1,5 +1,6 @@
 """Caption pairs: layouts, patterns, damaged input, order."""
 
+import errno
 import pickle
 import random
 import tarfile
@@ -96,6 +97,8 @@ def test_several_shards_are_concatenated_in_the_order_of_the_specs(tmp_path: Pat
         ("{root}/zero.tar", "not an uncompressed tar"),
         ("{root}/nothing.tar", "no caption pairs"),
         ("pipe:cat 000.tar", "commands are not run"),
+        ("", r"^'' names no data; name shards, a folder or a captions file$"),
+        (" \t", r"names no data"),
     ],
 )
 def test_what_cannot_be_opened_is_one_clear_error(tmp_path: Path, spec: str, message: str) -> None:
@@ -110,6 +113,17 @@ def test_what_cannot_be_opened_is_one_clear_error(tmp_path: Path, spec: str, mes
         archive.addfile(tarfile.TarInfo("1.txt"))
     with pytest.raises(MixreorgError, match=message):
         open_pairs(spec.format(root=tmp_path))
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a fault of the listing: to an administrator, who may run the tests, no folder is closed."""
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(MixreorgError, match=r"cannot list the folder /.*: Permission denied; make it readable or name"):
+        open_pairs(tmp_path)
 
 
 def test_a_list_of_shards_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import pytest
 from shard_kit import good_members, write_shard
 from torch.utils.data import DataLoader
 
-from mixreorg.data import remote
+from mixreorg.data import remote, specs
 from mixreorg.data.loader import PairDataset, collate, original_error, step_visits
 from mixreorg.data.pairs import PairSource, open_pairs
 from mixreorg.data.problems import Problems
 from mixreorg.data.shard_cache import ShardCache
 from mixreorg.data.shard_index import write_index
+from mixreorg.data.specs import expand
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
 from mixreorg.text.tokenizer import Tokenizer
@@ -232,6 +233,14 @@ def test_a_cached_shard_that_its_index_does_not_fit_is_an_error(server: Server, 
         source.read(0)
     copy.write_bytes(b"cut")
     assert captions(source) == EVERYTHING[:3]
+
+
+def test_the_brackets_of_an_address_are_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "list_shards", lambda url: [f"listed {url}"])
+    for host in ("[::1]:8000", "user:word@[fe80::a1]", "[::ffff:127.0.0.1]:80"):
+        assert expand(f"http://{host}/{{0,1}}.tar") == [f"http://{host}/0.tar", f"http://{host}/1.tar"]
+        assert expand(f"http://{host}/[01].tar") == [f"listed http://{host}/[01].tar"]
+    assert expand("memory://[ab].tar") == ["listed memory://[ab].tar"]
 
 
 def test_patterns_of_urls(served: Path, cache: Path) -> None:
