@@ -185,6 +185,7 @@ def test_a_damaged_index_is_noticed_and_not_used(tmp_path: Path) -> None:
     with safetensors.safe_open(index, "numpy") as file:
         metadata = file.metadata()
     outside = arrays | {"extents": arrays["extents"] + np.uint32(1000)}
+    unsorted = arrays | {"key_ends": arrays["key_ends"][[1, 0, 2, 3]]}
     short = arrays | {"key_ends": arrays["key_ends"][:-1]}
     for broken in (
         b"",
@@ -195,6 +196,7 @@ def test_a_damaged_index_is_noticed_and_not_used(tmp_path: Path) -> None:
         safetensors.numpy.save(arrays, metadata | {"problems": "["}),
         safetensors.numpy.save(arrays, metadata | {"format": "another"}),
         safetensors.numpy.save(outside, metadata),
+        safetensors.numpy.save(unsorted, metadata),
         safetensors.numpy.save(short, metadata),
     ):
         index.write_bytes(broken)
