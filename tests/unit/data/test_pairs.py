@@ -121,9 +121,11 @@ def test_a_folder_that_may_not_be_listed_is_an_error(tmp_path: Path, monkeypatch
     def refuse(self: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(MixreorgError, match=r"cannot list the folder /.*: Permission denied; make it readable or name"):
-        open_pairs(tmp_path)
+    message = r"cannot list the folder /.*: Permission denied; make it readable or name"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(MixreorgError, match=message):
+            open_pairs(tmp_path)
 
 
 def test_a_list_of_shards_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
