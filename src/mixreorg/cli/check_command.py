@@ -66,6 +66,7 @@ def check(
     from mixreorg.data.doctor.console import print_summary
     from mixreorg.data.doctor.page import write_report
     from mixreorg.data.doctor.report import CheckConfig
+    from mixreorg.files import require_writable
 
     values: dict[str, Any] = {
         "expect": expect,
@@ -83,6 +84,8 @@ def check(
     }
     try:
         config = CheckConfig.from_dict(values, source="data check")
+        if out is not None:  # at once, not after hours of checking
+            require_writable(out / "report.json")
         report = check_pairs(specs, config, plain_console(stderr=True))
     except KeyboardInterrupt:
         typer.echo("interrupted; finished shards keep their indexes, so the next check begins faster", err=True)

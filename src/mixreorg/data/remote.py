@@ -1,6 +1,7 @@
 """Shards behind URLs: found, measured and fetched with fsspec, read from a local cache."""
 
 import errno
+import os
 import re
 import time
 from collections.abc import Callable
@@ -18,8 +19,12 @@ from mixreorg.files import write_atomically
 _Result = TypeVar("_Result")
 _ATTEMPTS = 5
 _BACKOFF_SECONDS = 0.5
-# How file systems name what changes whenever a file does.
-_VERSION_FIELDS = ("ETag", "etag", "md5Hash", "md5", "checksum", "LastModified", "last_modified", "mtime", "updated")
+# How file systems name what changes whenever a file does; the first that is there counts. New ones come last, so that
+# copies in existing caches keep their names.
+_VERSION_FIELDS = (
+    *("ETag", "etag", "md5Hash", "md5", "checksum", "LastModified", "last_modified", "mtime", "updated"),
+    *("Content-MD5", "Digest", "Last-Modified", "blob_id", "sha", "modify", "modified"),
+)
 
 
 class _CutDownloadError(Exception):
@@ -41,6 +46,14 @@ class RemoteFile:
     def name(self) -> str:
         """The URL without credentials."""
         return printable(self.url)
+
+    @property
+    def remedy(self) -> str:
+        """Fetch it again."""
+        return (
+            f"delete {self.cache.folder / self.cached_name} and {self.index.name} there, and make the index beside the "
+            "shard again, if there is one, with mixreorg data check"
+        )
 
     @property
     def index(self) -> Path:
@@ -71,6 +84,25 @@ class RemoteFile:
                     f"{self.name} is not the file that was indexed; make the index beside it again, if there is one, "
                     "and restart"
                 )
+
+
+@dataclass(frozen=True)
+class _HeldFile:
+    """A cached shard that one thread holds open, so that others' shards cannot evict it between two readings."""
+
+    file: RemoteFile
+    stream: BinaryIO
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def remedy(self) -> str:
+        return self.file.remedy
+
+    def open(self) -> BinaryIO:
+        return os.fdopen(os.dup(self.stream.fileno()), "rb", buffering=0)
 
 
 def locate(url: str, cache: ShardCache) -> RemoteFile:
@@ -109,8 +141,9 @@ def open_remote(url: str, cache: ShardCache) -> tuple[Shard, list[Problem]]:
     if indexed is None and _fetch_index(file):
         indexed = _read_index(file)
     if indexed is None:
-        indexed = scan_file(file)
-        save_index(*indexed, file.index)
+        with file.open() as stream:
+            indexed = scan_file(_HeldFile(file, stream))
+            save_index(*indexed, file.index)
     shard, found = indexed
     return Shard(replace(file, digest=shard.digest), shard.table, shard.num_bytes, shard.digest), found
 

@@ -36,7 +36,7 @@ class ShardCache:
     """Bytes that all shards together may take."""
 
     def open(self, name: str, num_bytes: int, download: Callable[[Path], None]) -> BinaryIO:
-        """Open a cached shard, fetching it first where it is absent.
+        """Open a cached shard, fetching it first where it is absent or has another size.
 
         Args:
             name: of the file in the folder: 16 hexadecimal digits, a hyphen, and anything that ends in ``.tar``.
@@ -53,20 +53,23 @@ class ShardCache:
             )
         try:
             with contextlib.suppress(FileNotFoundError):
-                return self._open(name)
+                return self._open(name, num_bytes)
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(name):
                 with contextlib.suppress(FileNotFoundError):  # another process fetched it meanwhile
-                    return self._open(name)
+                    return self._open(name, num_bytes)
                 return self._fetch(name, num_bytes, download)
         except OSError as error:
             raise MixreorgError(
                 f"cannot use the shard cache {self.folder}: {error.strerror or error}; set data.cache_dir"
             ) from error
 
-    def _open(self, name: str) -> BinaryIO:
+    def _open(self, name: str, num_bytes: int) -> BinaryIO:
         path = self.folder / name
         file = path.open("rb", buffering=0)
+        if os.fstat(file.fileno()).st_size != num_bytes:  # a damaged copy is as good as none
+            file.close()
+            raise FileNotFoundError(path)
         with contextlib.suppress(OSError):  # evicted between the two lines: the open file can still be read
             os.utime(path)
         return file
@@ -77,6 +80,8 @@ class ShardCache:
             time.sleep(_POLL_SECONDS)
         try:
             download(part)
+            with part.open("rb+") as written:  # else a power failure may leave the name with holes for data
+                os.fsync(written.fileno())
             # Opened before it can be evicted.
             file = part.open("rb", buffering=0)
             with self._lock("cache"):  # whoever counts meets it under one of its names

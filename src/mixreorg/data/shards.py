@@ -42,6 +42,10 @@ class ShardFile(Protocol):
     def name(self) -> str:
         """Path or URL, as messages show it."""
 
+    @property
+    def remedy(self) -> str:
+        """What to do when it is not the file any more that was indexed, as messages end."""
+
     def open(self) -> BinaryIO:
         """The tar file, unbuffered and seekable; raises ``OSError`` or ``MixreorgError``."""
 
@@ -56,6 +60,11 @@ class LocalFile:
     def name(self) -> str:
         """Its path."""
         return str(self.path)
+
+    @property
+    def remedy(self) -> str:
+        """Index it again."""
+        return "mixreorg data check, without --sample, writes its index again"
 
     def open(self) -> BinaryIO:
         """Open it."""
@@ -154,8 +163,20 @@ class Shard:
 
     def image_head(self, index: int, limit: int) -> bytes:
         """At most the first ``limit`` bytes of the image file; raises as :meth:`read` does."""
-        offset, size = self.table.places(index)[0]
-        return self._read_extents([(offset, min(size, limit))])[0]
+        return self._read_extents(self.table.places(index)[:1], limit)[0]
+
+    def fits(self) -> bool:
+        """Whether every member still lies where the index says, by the headers alone.
+
+        Raises:
+            MixreorgError: the shard cannot be read.
+        """
+        try:
+            with self._file.open() as file:
+                extents = (extent for index in range(len(self)) for extent in self.table.places(index))
+                return all(_is_header(_seek_header(file, offset), size) for offset, size in extents if size)
+        except OSError as error:
+            raise MixreorgError(f"cannot read the shard {self.name}: {error.strerror or error}") from error
 
     def fingerprint(self) -> bytes:
         """Identifies name and content, wherever the file lies: its digest, and keys and places of all samples."""
@@ -163,22 +184,28 @@ class Shard:
         parts = (table.key_bytes.tobytes(), table.key_ends.tobytes(), table.extents.tobytes())
         return content_hash(Path(self.name).name, self.digest, *parts)
 
-    def _read_extents(self, extents: list[Extent]) -> list[bytes]:
+    def _read_extents(self, extents: list[Extent], limit: int | None = None) -> list[bytes]:
         try:
             # Opened for each sample: a descriptor kept open would have to survive forks, threads and a
             # thousand shards, to save a hundredth of the time that decoding takes.
             with self._file.open() as file:
-                contents = []
-                for offset, size in extents:
-                    file.seek(offset)
-                    contents.append(file.read(size))
+                contents = [self._read_member(file, extent, limit) if extent[1] else b"" for extent in extents]
         except OSError as error:
             raise MixreorgError(
                 f"cannot read the shard {self.name}: {error.strerror or error}; it must stay in place while it is used"
             ) from error
-        if any(len(content) < size for content, (_, size) in zip(contents, extents, strict=True)):
-            raise MixreorgError(f"the shard {self.name} became shorter while it was used; restore it and resume")
         return contents
+
+    def _read_member(self, file: BinaryIO, extent: Extent, limit: int | None) -> bytes:
+        offset, size = extent
+        wanted = size if limit is None else min(size, limit)
+        header, content = _seek_header(file, offset), file.read(wanted)
+        if len(content) < wanted:
+            raise MixreorgError(f"the shard {self.name} became shorter while it was used; restore it and resume")
+        # The digest looks at a few pieces, between which captions that were mended in their place go by it.
+        if not _is_header(header, size):
+            raise MixreorgError(f"the shard {self.name} changed after it was indexed; {self._file.remedy}")
+        return content
 
 
 def index_shard(path: Path, problems: Problems) -> Shard:
@@ -271,28 +298,43 @@ def _bytes(text: str) -> bytes:
 def _collect_members(
     archive: tarfile.TarFile, shard: str, size: int, samples: dict[str, _Members], found: list[Problem]
 ) -> None:
+    extents: dict[str, Extent] = {}
     try:
         for member in archive:
+            extent = _extent(member, extents)
             name = _MEMBER_NAME.fullmatch(member.name)
-            # A sparse member's bytes do not lie in one piece; links and folders have none.
-            if not member.isreg() or member.issparse() or name is None:
+            if name is None or not (member.isreg() or member.islnk() or member.issym()):
                 continue
             key, suffix = name[1], name[2].lower()
             kind = {"txt": "text", "json": "metadata"}.get(suffix, "image" if suffix in IMAGE_SUFFIXES else "")
             if not kind and suffix.rpartition(".")[2] in IMAGE_SUFFIXES:
                 samples.setdefault(key, _Members()).dotted.append(member.name)
             # The last member of a truncated shard has a header but not all of its bytes.
-            if not kind or member.offset_data + member.size > size:
+            if not kind or (extent and sum(extent) > size):
                 continue
             members = samples.setdefault(key, _Members())
             if getattr(members, kind) is not None:
                 found.append(Problem("duplicate member", shard, member.name))
-            if member.size >= _UINT32_END:
+            if extent and extent[1] >= _UINT32_END:
                 found.append(Problem("image too large" if kind == "image" else "damaged caption", shard, key))
-            elif member.size:
-                setattr(members, kind, (member.offset_data, member.size))
+            elif extent and extent[1]:
+                setattr(members, kind, extent)
     except (tarfile.TarError, ValueError) as error:
         found.append(Problem("damaged shard", shard, f"at byte {archive.offset:,} of {size:,}: {error}"))
+
+
+def _extent(member: tarfile.TarInfo, extents: dict[str, Extent]) -> Extent | None:
+    """Where a member's data lie, of a hard link those of an earlier member, by the extents so far, which it joins.
+
+    None for a sparse member, whose bytes do not lie in one piece, and for other links, which have no bytes here.
+    """
+    if member.islnk():
+        extent = extents.get(member.linkname)
+    else:
+        extent = (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
+    if extent is not None:
+        extents[member.name] = extent
+    return extent
 
 
 def _check_end(stream: BinaryIO, shard: str, offset: int, size: int, found: list[Problem]) -> None:
@@ -303,6 +345,23 @@ def _check_end(stream: BinaryIO, shard: str, offset: int, size: int, found: list
         found.append(Problem("truncated shard", shard, f"no end mark after byte {size:,}"))
     elif any(tail):
         found.append(Problem("damaged shard", shard, f"unreadable after byte {offset:,} of {size:,}"))
+
+
+def _seek_header(file: BinaryIO, offset: int) -> bytes:
+    """The header of the member whose data begin at ``offset``, where the file then stands."""
+    file.seek(offset - BLOCK_BYTES)
+    return file.read(BLOCK_BYTES)
+
+
+def _is_header(block: bytes, size: int) -> bool:
+    """Whether a block is the header of a member of this size."""
+    # Nearly all headers are of this kind; tarfile, which knows all kinds, takes a hundred times as long.
+    if block[257:262] == b"ustar" and block[124:135] == b"%011o" % size:
+        return True
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size == size
+    except tarfile.TarError:
+        return False
 
 
 def _caption(text: bytes, metadata: bytes) -> str:

@@ -1,11 +1,15 @@
 """How caption pairs are named: paths, URLs, folders, braces and globs, expanded to single files."""
 
+import re
 from pathlib import Path
 
 from mixreorg.data.captions_file import CAPTIONS_SUFFIXES
 from mixreorg.data.remote import list_shards, printable
 from mixreorg.errors import MixreorgError
 from mixreorg.files import exists
+
+# Its brackets are no pattern.
+_IPV6_HOST = re.compile(r"(?<=://)(?:[^/@]*@)?\[[0-9a-fA-F.]*:[0-9a-fA-F:.]*\]")
 
 
 def expand(spec: str) -> list[Path | str]:
@@ -18,6 +22,8 @@ def expand(spec: str) -> list[Path | str]:
         MixreorgError: something that is named does not exist, or is neither a shard nor a captions file. Whether a
             remote shard that is named in full exists is not asked.
     """
+    if not spec.strip():
+        raise MixreorgError(f"{spec!r} names no data; name shards, a folder or a captions file")
     if spec.startswith("pipe:"):
         raise MixreorgError(f"{spec}: commands are not run; name the shards by path or URL")
     if "://" in spec:
@@ -43,7 +49,7 @@ def expand(spec: str) -> list[Path | str]:
 def _expand_url(spec: str) -> list[str]:
     urls: list[str] = []
     for url in expand_braces(spec):
-        found = list_shards(url) if "*" in url or "[" in url else [url]
+        found = list_shards(url) if re.search(r"[*[]", _IPV6_HOST.sub("", url)) else [url]
         if not found:
             raise MixreorgError(f"missing: {printable(url)}; nothing matches it, so correct the URL")
         urls.extend(found)
@@ -54,9 +60,14 @@ def _expand_url(spec: str) -> list[str]:
 
 
 def _expand_folder(folder: Path) -> list[Path]:
-    captions = [file for suffix in CAPTIONS_SUFFIXES if (file := folder / f"captions{suffix}").is_file()]
-    # By name, not by a pattern: the folder's own name may hold pattern characters.
-    shards = sorted(file for file in folder.iterdir() if file.suffix == ".tar" and not file.name.startswith("."))
+    try:
+        captions = [file for suffix in CAPTIONS_SUFFIXES if (file := folder / f"captions{suffix}").is_file()]
+        # By name, not by a pattern: the folder's own name may hold pattern characters.
+        shards = sorted(file for file in folder.iterdir() if file.suffix == ".tar" and not file.name.startswith("."))
+    except OSError as error:
+        raise MixreorgError(
+            f"cannot list the folder {folder}: {error.strerror or error}; make it readable or name its files"
+        ) from error
     if len(captions) > 1 or (captions and shards):
         raise MixreorgError(
             f"{folder} holds more than one source of captions; name the one to read: "

@@ -1,7 +1,9 @@
 """Nouns of captions: a word list, and where its entries stand in a text."""
 
+import functools
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +110,15 @@ class NounList:
 
 
 def _words(text: str) -> Words:
-    return tuple(_WORD.findall(text))
+    return tuple((_WORD if text.isascii() else _marked_word()).findall(text))
+
+
+@functools.cache
+def _marked_word() -> re.Pattern[str]:
+    """Words with the marks on their letters, as vowel signs of Indic scripts, which are no letters to ``re``."""
+    # From U+20000 on there are no marks but variation selectors.
+    marks = (mark for mark in map(chr, range(0x20000)) if unicodedata.category(mark).startswith("M"))
+    return re.compile(rf"[^\W_](?:[^\W_]|[{''.join(marks)}])*")
 
 
 def _plurals(word: str) -> tuple[str, ...]:

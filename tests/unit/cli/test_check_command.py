@@ -89,6 +89,15 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
             run(shard, *arguments)
 
 
+def test_a_report_that_cannot_be_written_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixreorg.data.doctor.check.check_pairs", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(MixreorgError, match=r"cannot write .*file/report\.json: .*; name another place"):
+        run(write_shard(tmp_path / "0.tar", 1), "--out", tmp_path / "file")
+
+
 def test_help_tells_the_exit_codes() -> None:
     _, output = run("--help")
     for code in range(3):

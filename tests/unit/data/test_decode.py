@@ -97,6 +97,13 @@ def test_a_jpeg_is_reduced_as_far_as_its_crop_allows(share: float, side: int, ex
     assert crop.asked == (1000, 600)
 
 
+def test_a_reduced_crop_is_rounded_outwards() -> None:
+    """502 x 301 of 1000 x 600 pixels, at a quarter 125.5 x 75.25."""
+    pixels, box = decode_crop(image_bytes(100, (1000, 600), "JPEG"), FixedCrop(0.5025, 75))
+    assert pixels.shape == (150, 250, 3)
+    assert box == (0, 0, 126, 76)
+
+
 def test_other_formats_keep_their_size() -> None:
     pixels, box = decode_crop(image_bytes(7, (40, 30)), FixedCrop(1.0, 1))
     assert pixels.shape == (30, 40, 3)

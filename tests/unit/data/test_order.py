@@ -50,6 +50,16 @@ def test_windows_hold_whole_shards_in_a_shuffled_order() -> None:
     assert not np.array_equal(windowed_order(3, 0, SHARDS, 2), windowed_order(4, 0, SHARDS, 2))
 
 
+def test_shards_come_in_another_order_in_every_epoch() -> None:
+    orders = [windowed_order(3, epoch, [10] * 8, 1) // 10 for epoch in range(4)]
+    assert len({tuple(dict.fromkeys(order.tolist())) for order in orders}) == 4
+
+
+def test_every_window_has_an_order_of_its_own() -> None:
+    windows = (windowed_order(3, 0, [50] * 4, 1) % 50).reshape(4, 50)
+    assert len(set(map(tuple, windows.tolist()))) == 4
+
+
 def test_pairs_of_a_window_are_mixed() -> None:
     shards = windowed_order(0, 0, [100, 100], 2) // 100
     assert 20 < np.count_nonzero(np.diff(shards)) < 180

@@ -1,5 +1,6 @@
 """Caption pairs: layouts, patterns, damaged input, order."""
 
+import errno
 import pickle
 import random
 import tarfile
@@ -96,6 +97,8 @@ def test_several_shards_are_concatenated_in_the_order_of_the_specs(tmp_path: Pat
         ("{root}/zero.tar", "not an uncompressed tar"),
         ("{root}/nothing.tar", "no caption pairs"),
         ("pipe:cat 000.tar", "commands are not run"),
+        ("", r"^'' names no data; name shards, a folder or a captions file$"),
+        (" \t", r"names no data"),
     ],
 )
 def test_what_cannot_be_opened_is_one_clear_error(tmp_path: Path, spec: str, message: str) -> None:
@@ -110,6 +113,19 @@ def test_what_cannot_be_opened_is_one_clear_error(tmp_path: Path, spec: str, mes
         archive.addfile(tarfile.TarInfo("1.txt"))
     with pytest.raises(MixreorgError, match=message):
         open_pairs(spec.format(root=tmp_path))
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a fault of the listing: to an administrator, who may run the tests, no folder is closed."""
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    message = r"cannot list the folder /.*: Permission denied; make it readable or name"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(MixreorgError, match=message):
+            open_pairs(tmp_path)
 
 
 def test_a_list_of_shards_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
@@ -256,6 +272,64 @@ def test_duplicate_members_are_counted_and_the_last_one_counts(tmp_path: Path) -
     source = open_pairs(write_shard(tmp_path / "a.tar", members))
     assert [source.read(index).caption for index in range(len(source))] == ["corrected"]
     assert source.problems.counts == {"duplicate member": 1}
+
+
+def write_links(path: Path, links: list[tuple[bytes, str, str]]) -> Path:
+    """Whole pair ``a`` and captions of ``b`` to ``e``, then links of a kind: name and target."""
+    members = {"sub/a.png": image_bytes(7), "sub/a.txt": b"caption a"} | {
+        f"sub/{key}.txt": key.encode() for key in "bcde"
+    }
+    write_shard(path, members)
+    with tarfile.open(path, "a") as archive:
+        for kind, name, target in links:
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            archive.addfile(link)
+    return path
+
+
+def test_hard_links_stand_for_earlier_members(tmp_path: Path) -> None:
+    hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
+    links = [
+        (hard, "sub/b.png", "sub/a.png"),
+        (hard, "sub/c.png", "sub/b.png"),
+        (hard, "sub/d.png", "sub/not there.png"),
+        (soft, "sub/e.png", "a.png"),
+        (soft, "sub/f.png", "a.png"),
+        (soft, "sub/f.txt", "a.txt"),
+        (hard, "sub/g.png", "sub/not there.png"),
+        (soft, "sub/notes", "a.txt"),
+        (tarfile.DIRTYPE, "sub/folder.png", ""),
+    ]
+    source = open_pairs(write_links(tmp_path / "a.tar", links))
+    pairs = [source.read(index) for index in range(len(source))]
+    assert [pair and (pair.key, pair.caption) for pair in pairs] == [
+        ("sub/a", "caption a"),
+        ("sub/b", "b"),
+        ("sub/c", "c"),
+    ]
+    assert [pair.image.getpixel((0, 0)) for pair in pairs if pair] == [(7, 7, 7)] * 3
+    assert source.problems.counts == {"no image": 4}
+    assert [problem.key for problem in source.problems.examples["no image"]] == ["sub/d", "sub/e", "sub/f", "sub/g"]
+
+
+def test_sparse_members_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Their bytes do not lie in one piece."""
+    image = image_bytes(7)
+    sparse = tarfile.TarInfo("0.png")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, len(image)
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, len(image))  # where the one piece lies
+    header[483:495] = b"%011o\0" % (len(image) + 512)  # and a hole behind it
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    others = write_shard(tmp_path / "a.tar", {"0.txt": b"sparse", **good_members(1, 1)})
+    others.write_bytes(header + image + bytes(-len(image) % 512) + others.read_bytes())
+    with tarfile.open(others) as archive:
+        assert archive.getmembers()[0].issparse()
+    source = open_pairs(others)
+    assert list(source.captions()) == ["caption 1"]
+    assert source.problems.counts == {"no image": 1}
 
 
 def test_images_that_dots_hide_are_counted(tmp_path: Path) -> None:

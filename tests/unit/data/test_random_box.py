@@ -32,6 +32,12 @@ def test_boxes_have_the_areas_and_shapes_asked_for() -> None:
     assert {0, 1, 2} <= set(boxes[:, 0].tolist())
 
 
+@pytest.mark.parametrize(("place", "expected"), [(0.0, (0, 0, 4, 4)), (0.9999, (6, 4, 10, 8)), (0.5, (3, 2, 7, 6))])
+def test_boxes_reach_every_edge(place: float, expected: Box) -> None:
+    box = RandomBox(np.array([0.2]), np.array([1.0]), place, place, RATIO)
+    assert box.box(10, 8) == expected
+
+
 @pytest.mark.parametrize(
     ("size", "expected"), [((1000, 10), (493, 0, 506, 10)), ((10, 1000), (0, 493, 10, 506)), ((1, 1), (0, 0, 1, 1))]
 )

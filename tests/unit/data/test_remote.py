@@ -1,22 +1,26 @@
 """Shards behind URLs, from a server that fails, cuts and changes its answers."""
 
 import http.server
+import os
 import shutil
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 from shard_kit import good_members, write_shard
 from torch.utils.data import DataLoader
 
-from mixreorg.data import remote
+from mixreorg.data import remote, specs
 from mixreorg.data.loader import PairDataset, collate, original_error, step_visits
 from mixreorg.data.pairs import PairSource, open_pairs
 from mixreorg.data.problems import Problems
+from mixreorg.data.shard_cache import ShardCache
 from mixreorg.data.shard_index import write_index
+from mixreorg.data.specs import expand
 from mixreorg.data.transforms import ImageTransformConfig
 from mixreorg.errors import MixreorgError
 from mixreorg.text.tokenizer import Tokenizer
@@ -175,6 +179,68 @@ def test_a_shard_that_changed_between_runs_is_fetched_again(served: Path, cache:
     for first in (0, 7):
         write_shard(served / "0.tar", good_members(first, 3))
         assert captions(open_pairs(f"file://{served}/0.tar", cache_dir=cache))[0] == f"caption {first}"
+
+
+def test_a_shard_that_changed_on_a_server_without_etags_is_fetched_again(
+    server: Server, served: Path, cache: Path
+) -> None:
+    shard = served / "0.tar"
+    for first, second in ((0, 1_000_000_000), (5, 1_000_000_100)):
+        write_shard(shard, good_members(first, 3))
+        os.utime(shard, (second, second))
+        source = open_pairs(server.url + "/0.tar", cache_dir=cache)
+        assert captions(source) == [f"caption {number}" for number in range(first, first + 3)]
+    assert server.requests["/0.tar"] == 2
+
+
+def test_what_identified_a_shard_identifies_it_still(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Names in existing caches depend on it."""
+
+    def cached_name(**information: object) -> str:
+        monkeypatch.setattr(remote, "_information", lambda url: {"size": 9, **information})
+        return remote.locate("http://a.example/0.tar", ShardCache(cache, 9)).cached_name
+
+    for field in ("ETag", "mtime", "updated"):
+        others = {"Last-Modified": "later", "blob_id": "2"}
+        assert cached_name(**{field: "1"}, **others) == cached_name(**{field: "1"}) != cached_name(**others)
+    assert cached_name() != cached_name(**{"Last-Modified": "now"}) != cached_name(**{"Last-Modified": "later"})
+
+
+def test_a_shard_that_is_evicted_while_it_is_indexed_is_fetched_once(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that is small for the threads which open shards; reading comes later."""
+    whole = ShardCache.open
+
+    def open_and_evict(self: ShardCache, name: str, *arguments: Any) -> BinaryIO:
+        file = whole(self, name, *arguments)
+        (self.folder / name).unlink()
+        return file
+
+    monkeypatch.setattr(ShardCache, "open", open_and_evict)
+    source = open_pairs(server.url + "/{0..3}.tar", cache_dir=cache)
+    assert [server.requests[f"/{number}.tar"] for number in range(4)] == [1] * 4
+    assert captions(source) == EVERYTHING
+
+
+def test_a_cached_shard_that_its_index_does_not_fit_is_an_error(server: Server, served: Path, cache: Path) -> None:
+    source = open_pairs(server.url + "/0.tar", cache_dir=cache)
+    (copy,) = cache.glob("*-0.tar")
+    copy.write_bytes(bytes(copy.stat().st_size))
+    with pytest.raises(
+        MixreorgError, match=r"/0\.tar changed after it was indexed; delete .*-0\.tar and .*-0\.tar\.index"
+    ):
+        source.read(0)
+    copy.write_bytes(b"cut")
+    assert captions(source) == EVERYTHING[:3]
+
+
+def test_the_brackets_of_an_address_are_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "list_shards", lambda url: [f"listed {url}"])
+    for host in ("[::1]:8000", "user:word@[fe80::a1]", "[::ffff:127.0.0.1]:80"):
+        assert expand(f"http://{host}/{{0,1}}.tar") == [f"http://{host}/0.tar", f"http://{host}/1.tar"]
+        assert expand(f"http://{host}/[01].tar") == [f"listed http://{host}/[01].tar"]
+    assert expand("memory://[ab].tar") == ["listed memory://[ab].tar"]
 
 
 def test_patterns_of_urls(served: Path, cache: Path) -> None:

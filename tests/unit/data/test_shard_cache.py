@@ -1,9 +1,11 @@
 """The bounded folder of downloaded shards: least recently used first, shared by processes, safe to die in."""
 
 import multiprocessing
+import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,6 +96,61 @@ def test_what_a_dead_process_left_behind_is_removed(tmp_path: Path) -> None:
     assert store.read(cache, 2) == b"\2" * 100
     assert store.read(cache, 1) == b"\1" * 100
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_a_dead_process_left_of_the_same_shard_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(seconds: float) -> None:
+        raise AssertionError("waits for itself")
+
+    monkeypatch.setattr(shard_cache, "time", SimpleNamespace(sleep=wait))
+    (tmp_path / f"{name_of(1)}.100.part").write_bytes(b"half")
+    assert Store().read(ShardCache(tmp_path, 100), 1) == b"\1" * 100
+
+
+def test_who_waits_for_a_download_takes_what_it_brought(tmp_path: Path) -> None:
+    cache, store = ShardCache(tmp_path, 300), Store()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow_download(path: Path) -> None:
+        begun.set()
+        go_on.wait(10)
+        path.write_bytes(b"\1" * 100)
+
+    first = threading.Thread(target=lambda: cache.open(name_of(1), 100, slow_download).close())
+    second = threading.Thread(target=lambda: store.read(cache, 1))
+    first.start()
+    assert begun.wait(10)
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert not second.is_alive()
+    assert store.fetched == []
+    assert held(cache) == ["1"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\1" * 99, b"\1" * 101])
+def test_a_copy_of_another_size_is_fetched_again(tmp_path: Path, damaged: bytes) -> None:
+    cache, store = ShardCache(tmp_path, 100), Store()
+    store.read(cache, 1)
+    (tmp_path / name_of(1)).write_bytes(damaged)
+    assert store.read(cache, 1) == store.read(cache, 1) == b"\1" * 100
+    assert store.fetched == [1, 1]
+
+
+def test_a_download_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(
+        shard_cache.os,
+        "fsync",
+        lambda file: synced.append((os.fstat(file).st_size, (tmp_path / name_of(1)).exists())),
+    )
+    Store().read(ShardCache(tmp_path, 100), 1)
+    assert synced == [(100, False)]
 
 
 def test_downloads_under_way_count_and_are_waited_for(tmp_path: Path) -> None:

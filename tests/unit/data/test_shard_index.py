@@ -99,6 +99,62 @@ def test_a_stale_index_is_noticed_and_not_used(tmp_path: Path) -> None:
     assert len(open_pairs(shard)) == 9
 
 
+def write_mended(path: Path, texts: dict[int, bytes]) -> Path:
+    members = []
+    for number in range(40):
+        members.append((f"{number:02}.png", bytes([number]) * 5000))
+        members.append((f"{number:02}.txt", texts.get(number, b"a photo of a cat")))
+    return write_shard(path, members)
+
+
+def test_captions_that_were_mended_in_their_place_are_noticed(tmp_path: Path) -> None:
+    """Neither size nor digest tell: one caption has another length, and of two others the second one moved."""
+    shard = write_mended(tmp_path / "a.tar", {20: b"x" * 600})
+    write_index(shard, Problems())
+    with shard.open("rb") as file:
+        old = shards.file_digest(file, shard.stat().st_size)
+    write_mended(shard, {1: b"a cat", 3: b"a photo of a cot", 19: b"a dog " * 100})
+    with shard.open("rb") as file:
+        assert shards.file_digest(file, shard.stat().st_size) == old
+    source = open_pairs(shard)
+    part = source._parts[0]
+    assert source.problems.counts == {}
+    assert part.read(0)[1] == "a photo of a cat"
+    assert part.read(3)[1] == "a photo of a cot"
+    changed = r"a\.tar changed after it was indexed; mixreorg data check, without --sample, writes its index again$"
+    for index in (1, 19, 20):
+        for read in (part.read, part.caption):
+            with pytest.raises(MixreorgError, match=changed):
+                read(index)
+    assert not part.fits()
+    write_index(shard, Problems())
+    renewed = open_pairs(shard)._parts[0]
+    assert renewed.fits()
+    assert [renewed.read(index)[1] for index in (0, 1, 19)] == ["a photo of a cat", "a cat", ("a dog " * 100).strip()]
+
+
+@pytest.mark.parametrize("kind", ["base-256", "v7", "pax"])
+def test_every_kind_of_header_belongs_to_its_member(tmp_path: Path, kind: str) -> None:
+    content = bytearray()
+    for name, data in good_members(0, 2).items():
+        header = shards.tarfile.TarInfo(name)
+        header.size, header.mtime = len(data), 0.5
+        block = bytearray(header.tobuf(shards.tarfile.PAX_FORMAT if kind == "pax" else shards.tarfile.GNU_FORMAT))
+        if kind == "base-256":
+            block[124:136] = b"\x80" + len(data).to_bytes(11, "big")
+        if kind == "v7":
+            block[257:512] = bytes(255)
+        if kind != "pax":
+            block[148:156] = b" " * 8
+            block[148:156] = b"%06o\0 " % sum(block)
+        content += block + data + bytes(-len(data) % 512)
+    (tmp_path / "a.tar").write_bytes(content + bytes(1024))
+    write_index(tmp_path / "a.tar", Problems())
+    source = open_pairs(tmp_path / "a.tar")
+    assert source._parts[0].fits()
+    assert [pair and pair.caption for pair in map(source.read, range(2))] == ["caption 0", "caption 1"]
+
+
 def test_a_stale_index_in_one_place_does_not_hide_a_fresh_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_shard(tmp_path / "a.tar", good_members(0, 4))
     write_index(shard, Problems(), tmp_path / "indexes")
@@ -129,6 +185,7 @@ def test_a_damaged_index_is_noticed_and_not_used(tmp_path: Path) -> None:
     with safetensors.safe_open(index, "numpy") as file:
         metadata = file.metadata()
     outside = arrays | {"extents": arrays["extents"] + np.uint32(1000)}
+    unsorted = arrays | {"key_ends": arrays["key_ends"][[1, 0, 2, 3]]}
     short = arrays | {"key_ends": arrays["key_ends"][:-1]}
     for broken in (
         b"",
@@ -139,6 +196,7 @@ def test_a_damaged_index_is_noticed_and_not_used(tmp_path: Path) -> None:
         safetensors.numpy.save(arrays, metadata | {"problems": "["}),
         safetensors.numpy.save(arrays, metadata | {"format": "another"}),
         safetensors.numpy.save(outside, metadata),
+        safetensors.numpy.save(unsorted, metadata),
         safetensors.numpy.save(short, metadata),
     ):
         index.write_bytes(broken)

@@ -69,6 +69,21 @@ def test_a_list_without_nouns_is_an_error(tmp_path: Path, text: str, message: st
         word_list(tmp_path, text)
 
 
+def test_vowel_signs_belong_to_their_letters(tmp_path: Path) -> None:
+    """Garland, sugar, house and a Tamil stone, in captions of a fair, a mile, gram and a porter."""
+    nouns = word_list(tmp_path, "माला\nचीनी\nघर\nகல்\ncafé\n")
+    for caption in ("गाँव का मेला", "मेले में लोग", "मील का पत्थर", "चना", "कुली", "கலை"):
+        assert nouns.find(caption) == []
+    for caption, phrase in (
+        ("एक माला और फूल", "माला"),
+        ("घर में कुत्ता", "घर"),
+        ("ஒரு கல்", "கல்"),
+        ("cafe\u0301s ❤\ufe0f", "café"),
+    ):
+        assert [noun.phrase for noun in nouns.find(caption)] == [phrase]
+    assert [noun.phrase for noun in nouns.find("un café ❤\ufe0fघर")] == ["café", "घर"]
+
+
 def test_a_missing_list_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MixreorgError, match=r"data\.nouns: cannot read .*none\.txt"):
         NounList.from_file(tmp_path / "none.txt")

@@ -51,7 +51,7 @@ def find_parts(specs: Iterable[str]) -> Parts:
             try:
                 found = [str(part) for part in expand(name)]
             except MixreorgError:
-                if _exists(name) or name.startswith("pipe:") or "://" in name:
+                if _exists(name) or name.startswith("pipe:") or "://" in name or not name.strip():
                     raise
                 missing.append(name)
                 continue

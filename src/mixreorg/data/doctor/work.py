@@ -118,6 +118,9 @@ class Worker:
         if path.suffix in CAPTIONS_SUFFIXES:
             return index_captions_file(path, problems), "none", None
         indexed, found = find_index(path, self._index_dir)
+        # A sample is for a quick look; whoever reads every pair has the time to look at every header.
+        if indexed is not None and self._config.sample is None and not indexed.fits():
+            indexed, found = None, [Problem("stale index", name, "members lie at other places")]
         problems.extend(found)
         if indexed is not None:
             return indexed, "fresh", None

@@ -21,6 +21,7 @@ from doctor_kit import (
 
 from mixreorg.data.doctor import work
 from mixreorg.data.doctor.report import CheckConfig
+from mixreorg.data.shards import file_digest
 from mixreorg.errors import MixreorgError
 
 
@@ -140,6 +141,30 @@ def test_a_changed_shard_is_indexed_anew(tmp_path: Path) -> None:
     assert counts(check(shard)) == {}
     (tmp_path / "a.tar.index").write_bytes(b"nonsense")
     assert counts(check(shard)) == {"damaged index": 1}
+
+
+def digest_of(shard: Path) -> str:
+    with shard.open("rb") as file:
+        return file_digest(file, shard.stat().st_size)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_captions_that_were_mended_in_their_place_are_indexed_anew(tmp_path: Path, index: bool) -> None:
+    """The digest, which holds the size, looks at other places."""
+    shard = write_shard(tmp_path / "a.tar", pairs(0, 60))
+    check(shard)
+    before = digest_of(shard)
+    caption = pair(30, caption=b"now a longer text about number 30")
+    write_shard(shard, [*pairs(0, 30), *caption, *pairs(31, 29)])
+    assert digest_of(shard) == before
+    sampled = check(shard, sample=30)
+    assert counts(sampled) == {"unreadable shard": 1}
+    assert "a.tar changed after it was indexed" in sampled.findings[0].examples[0].detail
+    report = check(shard, index=index)
+    assert counts(report) == {"stale index": 1}
+    assert report.parts[0].index == ("written" if index else "none")
+    assert report.num_usable == 60
+    assert counts(check(shard)) == ({} if index else {"stale index": 1})
 
 
 def test_indexes_in_a_folder_of_their_own(tmp_path: Path) -> None:

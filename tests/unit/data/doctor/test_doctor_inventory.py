@@ -13,6 +13,7 @@ from mixreorg.data.doctor.inventory import (
     orphaned_statistics,
     read_statistics,
 )
+from mixreorg.errors import MixreorgError
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,12 @@ def test_a_list_of_parts_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> 
     found = find_parts([f"{tmp_path}/{{{','.join(names)}}}.tar"])
     assert found.present == [f"{tmp_path}/000.tar"]
     assert len(found.missing) == 99
+
+
+@pytest.mark.parametrize("spec", ["", "  "])
+def test_a_name_of_nothing_is_an_error(spec: str) -> None:
+    with pytest.raises(MixreorgError, match="names no data"):
+        find_parts([spec])
 
 
 def test_secrets_in_urls_are_not_shown() -> None:
