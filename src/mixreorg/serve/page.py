@@ -103,13 +103,7 @@ def _build_page(service: Service) -> "gradio.Blocks":
                         views.append(gradio.HTML(_note(_WAITING), js_on_load=script, elem_id=title.lower()))
         gradio.HTML(_CREDIT)
         segment, inputs = _segment(service), [photo, names, negatives, background, automatic]
-        options: dict[str, Any] = {
-            "api_visibility": "private",
-            # Requests wait for the model together, and become one batch.
-            "concurrency_limit": service.limits.max_waiting,
-            # What is asked while an answer is pending comes next: Gradio would drop it, and show the older answer.
-            "trigger_mode": "always_last",
-        }
+        options = _request_options(service)
         gradio.on([button.click, names.submit, negatives.submit], segment, inputs, views, **options)
         # Not the slider's release: keys and its number field move it without one.
         for moved in (background.change, automatic.input):
@@ -119,6 +113,17 @@ def _build_page(service: Service) -> "gradio.Blocks":
     # Gradio checks that a caller's file is an upload only in pages that it has launched itself. The guard checks, too.
     page.has_launched = True
     return page  # type: ignore[no-any-return]
+
+
+def _request_options(service: Service) -> dict[str, Any]:
+    """How Gradio sends requests."""
+    return {
+        "api_visibility": "private",
+        # Requests wait for the model together, and become one batch.
+        "concurrency_limit": service.limits.max_waiting,
+        # What is asked while an answer is pending comes next: Gradio would drop it, and show the older answer.
+        "trigger_mode": "always_last",
+    }
 
 
 def _threshold_inputs(service: Service) -> tuple["gradio.Slider", "gradio.Checkbox"]:
@@ -160,7 +165,7 @@ def _segment(service: Service) -> Any:
         except MixreorgError as error:
             message = escape(str(error))  # Gradio shows messages as HTML
             gradio.Warning(message)
-            # After an error of Gradio's, an earlier answer and its downloads would stay as if they were to this request.
+            # After an error of Gradio's, an earlier answer and its downloads would stay, as if they were to this one.
             return _note(message), _note(message)
 
     return segment

@@ -397,6 +397,9 @@ def test_what_a_person_can_do_wrong_is_one_message(tmp_path: Path) -> None:
     assert "choose another port" in message
     code, message = serve("--port", "0", "--host", "192.0.2.1")
     assert (code, "give an address of this machine" in message) == (2, True)
+    for host in ("127..0.1", "ä..x"):
+        code, message = serve("--port", "0", "--host", host)
+        assert (code, "give an address of this machine" in message) == (2, True)
     code, message = serve("--max-classes", "300")
     assert code == 2
     assert message.startswith("error: serve options")
