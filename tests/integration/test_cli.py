@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,54 @@ def test_odd_names_and_shapes_do_not_stop_the_others(model_folder: Path, photo: 
     assert "Traceback" not in result.stderr
     assert "thin" in result.stderr
     assert len(list((tmp_path / "out").glob("*_labels.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "words"),
+    [
+        ("<&-", 0, ""),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 2, "error: cannot write to the standard output: No space left on device"),
+    ],
+)
+def test_streams_that_are_closed_or_full(
+    redirection: str, code: int, words: str, model_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    arguments = ["segment", photo, "--model", model_folder, "--classes", "dog, cat", "--out", tmp_path / "out"]
+    command = shlex.join([sys.executable, "-m", "mixreorg", *map(str, arguments)])
+    result = subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr.strip().startswith(words)) == (code, True), result.stderr
+    assert len(result.stderr.splitlines()) == bool(words)
+    assert (tmp_path / "out" / "photo.json").is_file()
+
+
+def test_a_full_output_is_told_also_of_what_python_writes_at_its_end() -> None:
+    for arguments in ("--version", "--help"):
+        command = f"{shlex.quote(sys.executable)} -m mixreorg {arguments} >/dev/full"
+        result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: cannot write to the standard output")
+
+
+def test_a_list_on_a_closed_input_is_one_message(model_folder: Path, tmp_path: Path) -> None:
+    arguments = ["segment", "-", "--model", model_folder, "--classes", "dog", "--out", tmp_path / "out"]
+    command = shlex.join([sys.executable, "-m", "mixreorg", *map(str, arguments)])
+    result = subprocess.run(f"{command} <&-", shell=True, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "standard input is empty" in result.stderr
+
+
+def test_an_output_without_the_letters_of_a_name(model_folder: Path, photo: Path, tmp_path: Path) -> None:
+    out = os.fsencode(tmp_path / "out") + b"\xff"
+    arguments = ["segment", photo, "--model", model_folder, "--classes", "\u732b=cat", "--out", out]
+    for encoding, words in (("ascii", b"\\u732b 100%"), ("utf-8", "\u732b 100%".encode())):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        command = [sys.executable, "-m", "mixreorg", *arguments, "--redo"]
+        result = subprocess.run(command, capture_output=True, env=environment, timeout=300)
+        assert result.returncode == 0, result.stderr
+        assert words in result.stdout
+        assert b"out" in result.stdout
 
 
 def test_a_thousand_classes(model_folder: Path, photo: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """``mixreorg``: commands, and the one place where an error becomes a message and exit code 2."""
 
+import io
+import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -101,10 +104,46 @@ def _print_error(message: str) -> None:
     console.print(f"error: {message}", style="red")
 
 
+def _mend_streams() -> None:
+    """Give a command the streams that its caller closed, and an output that takes every name."""
+    # In the order of their numbers: an open file gets the lowest that is free, and no other file should get these.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As Python has set up the standard error: where the console has no letters of a name, it gets their numbers.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _end_unwritten(error: OSError) -> NoReturn:
+    """End a command whose results cannot be printed; the error is another's if an empty line can.
+
+    Raises:
+        OSError: the error, where it is another's.
+    """
+    try:
+        print(flush=True)
+    except OSError:
+        # What is left in the buffer would raise the same when Python ends.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    else:
+        raise error
+    if isinstance(error, BrokenPipeError):  # whoever read it has read enough
+        sys.exit(1)
+    _print_error(f"cannot write to the standard output: {error.strerror}; free some space, or send it elsewhere")
+    sys.exit(2)
+
+
 def main() -> None:
     """Entry point: runs a command; a user's error is one message and exit code 2, never a traceback."""
+    _mend_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Not when Python ends, where nobody could tell in words that it fails.
+            sys.stdout.flush()
     except MixreorgError as error:
         _print_error(str(error))
         sys.exit(2)
@@ -117,6 +156,8 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except OSError as error:
+        _end_unwritten(error)
     except Exception as error:  # of a type that each library chooses
         if not is_out_of_memory(error):
             raise

@@ -182,7 +182,7 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
     """Do all photos, show how it goes, write the summary."""
     from mixreorg.batch.inputs import PhotoInput
     from mixreorg.batch.run import kept_rows, segment_photos
-    from mixreorg.batch.summary import PhotoRow, write_summary
+    from mixreorg.batch.summary import PhotoRow, printable, write_summary
     from mixreorg.console import plain_console
     from mixreorg.data.progress import progress_bars
 
@@ -205,7 +205,7 @@ def _run(job: "BatchJob", photos: "list[PhotoInput]", redo: bool) -> None:
             rows[photo] = row
             progress.advance(bar)
             if row.error is None:
-                echo(f"{row.photo}: {row.shares()} -> {job.out / row.results}_overlay.png", file=output)
+                echo(f"{row.photo}: {row.shares()} -> {printable(str(job.out / row.results))}_overlay.png", file=output)
             else:
                 typer.echo(f"error: {row.error}", err=True)
 

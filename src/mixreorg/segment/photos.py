@@ -21,7 +21,7 @@ PhotoSource = str | Path | bytes | Image.Image | npt.NDArray[Any]
 _VECTOR_FORMATS = frozenset({"EPS", "WMF"})
 
 
-def read_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS, *, name: str | None = None) -> Image.Image:
     """Read a photo as an 8-bit RGB image.
 
     - The EXIF orientation is applied; unreadable EXIF data is passed over.
@@ -37,13 +37,14 @@ def read_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         source: a path, the bytes of an image file, a Pillow image (which is not changed) or an ``[H, W, 3]``
             uint8 array in RGB order.
         max_pixels: refuse larger photos before decoding them. Pillow's own limit holds as well.
+        name: how errors call a photo that is no array. Default: by its path, or as the bytes or the image given.
 
     Raises:
         MixreorgError: missing, unreadable, truncated or too large, not an image, or an array of another form.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
-    what = _describe(source)
+    what = name or _describe(source)
     with warnings.catch_warnings():
         # Pillow warns of large photos and odd metadata; the limit below and the decoding itself decide.
         warnings.simplefilter("ignore")

@@ -15,14 +15,14 @@ from mixreorg.serve.service import Service
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 _FIELDS = frozenset({"photo", "classes", "background", "negatives", "answer"})
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no multipart form."},
     413: {"description": "Too many bytes or pixels."},
     415: {"description": "The photo is in no format that is read."},
     422: {"description": "Class names, numbers or a photo that cannot be used."},
-    503: {"description": "Too many requests wait, or the model is being started again; see `Retry-After`."},
+    503: {"description": "Too many requests wait, or model or server are being ended; see `Retry-After`."},
     504: {"description": "No answer in time."},
 }
 
@@ -91,7 +91,9 @@ def _add_segment(app: "FastAPI", service: Service) -> None:
         content = await photo.read()
         if answer == "json":
             values = await service.segment(content, classes, background, as_json, negatives)
-            return JSONResponse({**values, "photo": photo.filename})
+            # A charset of the caller's choice can make half characters of it, which no JSON in UTF-8 holds.
+            file_name = (photo.filename or "").encode(errors="replace").decode()
+            return JSONResponse({**values, "photo": file_name})
         render = as_labels if answer == "labels" else as_overlay
         picture = await service.segment(content, classes, background, render, negatives)
         return Response(picture, media_type="image/png")
@@ -155,7 +157,7 @@ def _answer_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             return JSONResponse({"error": "the body is no multipart form; send one with photo and classes"}, 400)
         return JSONResponse({"error": "; ".join(map(_describe, error.errors()))}, 422)
 

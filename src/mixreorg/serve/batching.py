@@ -69,7 +69,7 @@ class BatchingQueue:
             await self._serve(batch)
             try:
                 await self._process.revive()
-            except MixreorgError:
+            except Exception:  # also OSError, where descriptors or memory are short: the next batch tries again
                 logging.getLogger(__name__).exception("the model cannot be loaded again")
 
     def _next_batch(self) -> list[_Waiting]:

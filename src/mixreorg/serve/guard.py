@@ -76,6 +76,9 @@ class Guard:
                 await self._while_awaited(request)
         except RefusalError as error:
             await request.refuse(error)
+        except asyncio.CancelledError:
+            # The server is told to end, and has waited for the answer as long as it does.
+            await request.refuse(RefusalError(503, "the server is being ended; send it again later", retry_after=10))
         finally:
             # Without a status it is a defect, which the framework answers with 500 outside of this guard.
             self._service.metrics.count_request(request.status or 500, time.perf_counter() - start)
@@ -140,6 +143,9 @@ class _Request:
         if self._read:
             return self._read.pop(0)
         message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._is_whole.is_set():
+            # In its upload. What the application says of half a body is neither sent nor counted.
+            self.status = self.status or _CLIENT_LEFT
         self._num_bytes += len(message.get("body", b""))
         if not message.get("more_body"):
             self._is_whole.set()
@@ -147,7 +153,7 @@ class _Request:
         return {"type": "http.disconnect"} if self._is_too_large else message
 
     async def send(self, message: "Message") -> None:
-        if self._is_too_large:
+        if self._is_too_large or self.status == _CLIENT_LEFT:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]

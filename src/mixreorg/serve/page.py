@@ -30,7 +30,7 @@ _CREDIT = (
     "The example scenes are made of pictures of OpenMoji, CC BY-SA 4.0. "
     '<a href="docs">HTTP API</a> · <a href="metrics">Figures</a>'
 )
-_WAITING = '<div class="waiting">Choose a photo, or one of the examples, and name what may be in it.</div>'
+_WAITING = "Choose a photo, or one of the examples, and name what may be in it."
 _FONTS = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]
 
 
@@ -100,19 +100,30 @@ def _build_page(service: Service) -> "gradio.Blocks":
                 views = []
                 for title in ("Classes", "Groups"):
                     with gradio.Tab(title, render_children=True):
-                        views.append(gradio.HTML(_WAITING, js_on_load=script, elem_id=title.lower()))
+                        views.append(gradio.HTML(_note(_WAITING), js_on_load=script, elem_id=title.lower()))
         gradio.HTML(_CREDIT)
         segment, inputs = _segment(service), [photo, names, negatives, background, automatic]
-        # Requests wait for the model together, and become one batch.
-        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": service.limits.max_waiting}
+        options = _request_options(service)
         gradio.on([button.click, names.submit, negatives.submit], segment, inputs, views, **options)
-        for moved in (background.release, automatic.input):
+        # Not the slider's release: keys and its number field move it without one.
+        for moved in (background.change, automatic.input):
             moved(_again(segment), inputs, views, **options)
         examples.load_input_event.success(segment, inputs, views, **options)
     page.queue(max_size=service.limits.max_waiting)
     # Gradio checks that a caller's file is an upload only in pages that it has launched itself. The guard checks, too.
     page.has_launched = True
     return page  # type: ignore[no-any-return]
+
+
+def _request_options(service: Service) -> dict[str, Any]:
+    """How Gradio sends requests."""
+    return {
+        "api_visibility": "private",
+        # Requests wait for the model together, and become one batch.
+        "concurrency_limit": service.limits.max_waiting,
+        # What is asked while an answer is pending comes next: Gradio would drop it, and show the older answer.
+        "trigger_mode": "always_last",
+    }
 
 
 def _threshold_inputs(service: Service) -> tuple["gradio.Slider", "gradio.Checkbox"]:
@@ -152,10 +163,17 @@ def _segment(service: Service) -> Any:
                 others = negatives.strip() or None
                 return await service.segment(Path(path).read_bytes(), names, threshold, as_views, others)
         except MixreorgError as error:
-            # Gradio shows messages as HTML.
-            raise gradio.Error(escape(str(error)), title="Not segmented", print_exception=False) from error
+            message = escape(str(error))  # Gradio shows messages as HTML
+            gradio.Warning(message)
+            # After an error of Gradio's, an earlier answer and its downloads would stay, as if they were to this one.
+            return _note(message), _note(message)
 
     return segment
+
+
+def _note(html: str) -> str:
+    """What a view holds in place of a figure."""
+    return f'<div class="waiting">{html}</div>'
 
 
 def _again(segment: Any) -> Any:

@@ -58,8 +58,10 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        is_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+    except (OSError, OverflowError, TypeError) as error:
+        # Python makes an error of its own of the one that says that there is no such host; TypeError: no name at all.
+        is_unknown = isinstance(error, TypeError) or isinstance(error.__context__, socket.gaierror)
+        is_host = is_unknown or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
         remedy = "give an address of this machine, for example 127.0.0.1" if is_host else "choose another port"
         raise MixreorgError(
             f"cannot listen at {host}, port {port}: {getattr(error, 'strerror', None) or error}; {remedy}"

@@ -149,7 +149,7 @@ def segment_batch(jobs: Sequence[Job[Any]]) -> list[Any]:
         For each job its answer, or the exception that stands in the way of this one answer.
     """
     model = _models[0]
-    photos = [_attempt(partial(read_photo, job.photo, model.max_pixels)) for job in jobs]
+    photos = [_attempt(partial(read_photo, job.photo, model.max_pixels, name="the photo")) for job in jobs]
     read = [index for index, photo in enumerate(photos) if isinstance(photo, Image.Image)]
     outputs = dict(zip(read, _encode(model.segmenter, [photos[index] for index in read]), strict=True))
     answers = list(photos)

@@ -101,7 +101,8 @@ def test_bad_photos(client: TestClient, photo: bytes, status: int) -> None:
 
 @pytest.mark.parametrize("photo", TRUNCATED.values(), ids=TRUNCATED)
 def test_truncated_photos(client: TestClient, photo: bytes) -> None:
-    error_of(post(client, photo), 422)
+    message = error_of(post(client, photo), 422)
+    assert re.search("^(the photo is damaged|cannot read the photo)", message)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,16 @@ def test_missing_fields(client: TestClient) -> None:
     broken = {"content-type": "multipart/form-data; boundary=x"}
     error_of(client.post("/segment", content=b"--y\r\n\r\n", headers=broken), 400)
     error_of(client.get("/nothing"), 404)
+    spelled = {"content-type": "Multipart/Form-Data; boundary=x"}
+    assert error_of(client.post("/segment", content=b"--x--\r\n", headers=spelled), 422).startswith("photo: ")
+
+
+def test_a_file_name_of_half_characters(client: TestClient) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="%b\r\n\r\n%b\r\n'
+    body = part % (b'photo"; filename="\\ud800.png"', image_file()) + part % (b'classes"', b"dog, cat") + b"--x--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=x; charset=unicode_escape"}
+    response = client.post("/segment", content=body, headers=headers)
+    assert (response.status_code, response.json()["photo"]) == (200, "?.png")
 
 
 def test_other_methods_are_refused_also_where_the_page_takes_all_paths(make_service: Callable[..., Service]) -> None:
@@ -143,7 +154,7 @@ def test_other_methods_are_refused_also_where_the_page_takes_all_paths(make_serv
     app.mount("/", lambda scope, receive, send: pytest.fail("the page was asked"))
     with TestClient(app) as client:
         for path, allowed in (("/segment", "POST"), ("/health", "GET"), ("/metrics", "GET")):
-            for method in {"GET", "POST", "PUT", "DELETE"} - {allowed}:
+            for method in {"GET", "POST", "PUT", "DELETE", "TRACE"} - {allowed}:
                 response = client.request(method, path)
                 assert error_of(response, 405) == f"the method here is {allowed}"
                 assert response.headers["allow"] == allowed
@@ -179,32 +190,74 @@ def test_no_place_and_no_time(make_service: Callable[..., Service], open_client:
     assert "within" in error_of(post(open_client(max_seconds=1e-4)), 504)
 
 
+FORM = httpx.Request("POST", "http://a/segment", files={"photo": ("a.png", image_file())}, data={"classes": NAMES})
+
+
+async def post_to(service: Service, receive: Callable[[], Any], sent: list[Any]) -> None:
+    """Post the form to an application whose queue nothing serves: while the client is there, it waits."""
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(name.lower(), value) for name, value in FORM.headers.raw]
+    scope = {"type": "http", "method": "POST", "path": "/segment", "query_string": b"", "headers": headers}
+    await create_app(service)(scope, receive, send)
+
+
 def test_a_client_that_leaves_gives_its_place_back(make_service: Callable[..., Service]) -> None:
     service = make_service(max_seconds=10)
-    form = httpx.Request("POST", "http://a/segment", files={"photo": ("a.png", image_file())}, data={"classes": NAMES})
     sent: list[Any] = []
     waited: list[int] = []
+    messages = [{"type": "http.request", "body": FORM.read(), "more_body": False}]
 
-    async def leave() -> None:
-        messages = [{"type": "http.request", "body": form.read(), "more_body": False}]
+    async def receive() -> Any:
+        while not messages and not service.queue._waiting:
+            await asyncio.sleep(0.01)
+        waited.append(len(service.queue._waiting))
+        return messages.pop() if messages else {"type": "http.disconnect"}
 
-        async def receive() -> Any:
-            while not messages and not service.queue._waiting:
-                await asyncio.sleep(0.01)
-            waited.append(len(service.queue._waiting))
-            return messages.pop() if messages else {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(name.lower(), value) for name, value in form.headers.raw]
-        scope = {"type": "http", "method": "POST", "path": "/segment", "query_string": b"", "headers": headers}
-        # Nothing serves the queue here: while the client is there, it waits.
-        await create_app(service)(scope, receive, send)
-
-    asyncio.run(leave())
+    asyncio.run(post_to(service, receive, sent))
     assert (waited, len(service.queue._waiting), service._num_admitted, sent) == ([0, 1], 0, 0, [])
     assert b'mixreorg_requests_total{status="499"} 1.0' in service.metrics.as_text()[0]
+
+
+def test_a_client_that_leaves_during_its_upload_is_counted_as_such(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_seconds=10)
+    sent: list[Any] = []
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": FORM.read()[:200], "more_body": True}]
+
+    async def receive() -> Any:
+        return messages.pop()
+
+    asyncio.run(post_to(service, receive, sent))
+    assert (service._num_admitted, sent) == (0, [])
+    assert b'mixreorg_requests_total{status="499"} 1.0' in service.metrics.as_text()[0]
+    assert b'status="400"' not in service.metrics.as_text()[0]
+
+
+def test_a_server_that_ends_says_so(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_seconds=10)
+    sent: list[Any] = []
+    messages = [{"type": "http.request", "body": FORM.read(), "more_body": False}]
+
+    async def receive() -> Any:
+        if not messages:
+            await asyncio.sleep(20)
+        return messages.pop()
+
+    async def end() -> None:
+        # As uvicorn does with requests that are not answered in time.
+        request = asyncio.create_task(post_to(service, receive, sent))
+        while not service.queue._waiting:
+            await asyncio.sleep(0.01)
+        request.cancel()
+        await request
+
+    asyncio.run(end())
+    assert (sent[0]["status"], dict(sent[0]["headers"])[b"retry-after"]) == (503, b"10")
+    assert b"being ended" in sent[1]["body"]
+    assert (len(service.queue._waiting), service._num_admitted) == (0, 0)
+    assert b'mixreorg_requests_total{status="503"} 1.0' in service.metrics.as_text()[0]
 
 
 def test_a_defect_says_nothing_of_the_server(

@@ -1,6 +1,7 @@
 """The queue in front of the model, with a stand-in for its process."""
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,6 +120,23 @@ def test_a_defect_ends_no_more_than_its_batch() -> None:
     first, second = asyncio.run(asyncio.wait_for(ask(), 20))
     assert isinstance(first, MemoryError)
     assert second == b"b"
+
+
+def test_a_process_that_cannot_be_started_for_now_does_not_end_the_queue() -> None:
+    class Short(Process):
+        async def revive(self) -> None:
+            await super().revive()
+            if self.revived == 1:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+    async def ask() -> list[Any]:
+        queue = BatchingQueue(Short(), Limits(), Metrics())  # type: ignore[arg-type]
+        work = asyncio.create_task(queue.work())
+        answers = [await queue.submit(job(photo), 1) for photo in (b"a", b"b")]
+        work.cancel()
+        return answers
+
+    assert asyncio.run(asyncio.wait_for(ask(), 20)) == [b"a", b"b"]
 
 
 def test_a_model_that_cannot_be_loaded_again_is_a_503() -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ def start(model_folder: Path, folder: Path, *options: str) -> Server:
     (folder / "tmp").mkdir()
     outgoing = folder / "outgoing"
     outgoing.touch()
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OUTGOING": str(outgoing), "TMPDIR": str(folder / "tmp")}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OUTGOING": str(outgoing), "TMPDIR": str(folder / "tmp")}
     command = [sys.executable, "-m", "mixreorg", "serve", "--model", str(model_folder), "--port", "0", *options]
     process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
@@ -146,6 +147,16 @@ class Page:
     def message(self) -> str:
         return self.texts(".toast-body")[0]
 
+    def answer(self, told: Callable[[Any], bool]) -> None:
+        """Wait until the downloaded JSON tells it."""
+
+        def tells(driver: webdriver.Chrome) -> bool:
+            links = driver.find_elements(By.CSS_SELECTOR, '#classes a[download="segmentation.json"]')
+            return bool(links) and told(json.loads(self.download("segmentation.json")))
+
+        waiting = WebDriverWait(self.driver, WAIT, ignored_exceptions=[StaleElementReferenceException])
+        waiting.until(tells)
+
     def download(self, name: str) -> bytes:
         return base64.b64decode(self.find(f'#classes a[download="{name}"]').get_attribute("href").partition(",")[2])
 
@@ -209,6 +220,40 @@ def test_the_threshold_is_followed(page: Page, photo: Path) -> None:
     assert (answer["classes"][0]["name"], answer["protocol"]["background_threshold"]) == ("background", 1.0)
 
 
+def test_the_threshold_is_moved_by_keys(page: Page, photo: Path) -> None:
+    page.find("#automatic input").click()
+    page.upload(photo)
+    page.write_names("dog, cat")
+    page.segment()
+    page.answer(lambda answer: answer["protocol"]["background_threshold"] == 0.5)
+    page.find("#background input[type=range]").send_keys(Keys.END)
+    page.answer(lambda answer: answer["protocol"]["background_threshold"] == 1.0)
+
+
+def test_what_is_asked_while_an_answer_is_pending_comes_next(page: Page, server: Server, photo: Path) -> None:
+    page.upload(photo)
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        for names in ("dog", "cat", "grass"):
+            page.write_names(names)
+            page.segment()
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    page.answer(lambda answer: answer["classes"][-1]["name"] == "grass")
+
+
+def test_a_refused_request_leaves_no_earlier_answer(page: Page, photo: Path) -> None:
+    page.upload(photo)
+    page.write_names("dog")
+    page.segment()
+    page.legend()
+    page.write_names("dog, dog")
+    page.segment()
+    assert "listed twice" in page.message()
+    assert "listed twice" in page.texts("#classes .waiting")[0]
+    assert page.driver.find_elements(By.CSS_SELECTOR, ".view, .downloads") == []
+
+
 def test_other_things_become_background(page: Page, photo: Path) -> None:
     page.upload(photo)
     page.write_names("dog")
@@ -237,7 +282,7 @@ def test_names_and_messages_are_text(page: Page, photo: Path) -> None:
     ("content", "words"),
     [
         (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "none of the formats"),
-        (image_file()[:200], "damaged|cannot read"),
+        (image_file()[:200], "the photo is damaged|cannot read the photo"),
     ],
     ids=["svg", "truncated"],
 )
@@ -352,6 +397,9 @@ def test_what_a_person_can_do_wrong_is_one_message(tmp_path: Path) -> None:
     assert "choose another port" in message
     code, message = serve("--port", "0", "--host", "192.0.2.1")
     assert (code, "give an address of this machine" in message) == (2, True)
+    for host in ("127..0.1", "ä..x"):
+        code, message = serve("--port", "0", "--host", host)
+        assert (code, "give an address of this machine" in message) == (2, True)
     code, message = serve("--max-classes", "300")
     assert code == 2
     assert message.startswith("error: serve options")
