@@ -83,7 +83,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
             values = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
         except OSError as error:
             raise MixreorgError(f"cannot read {path}: {error.strerror or error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of 2026-02-30, or of too many brackets
             raise MixreorgError(f"{path} is not valid YAML: {error}") from error
     try:
         json.dumps(values, default=str, skipkeys=True)
@@ -176,9 +176,9 @@ def _repeated(names: list[str]) -> str:
 
 
 def _yaml_loader() -> Any:
-    """A safe loader that reads numbers as YAML 1.2 does and PyYAML's YAML 1.1 does not, and refuses repeated names.
+    """A safe loader that refuses repeated names and takes for numbers what people mean as such.
 
-    ``1e-3`` is a number; ``012`` and ``1:30``, there 10 and 90, are text.
+    ``1e-3`` is one, as in YAML 1.2; ``012`` and ``1:30``, 10 and 90 to PyYAML's YAML 1.1, are text.
     """
     import re
 
@@ -187,7 +187,11 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
-            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            names = [
+                key.value
+                for key, _ in node.value
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"
+            ]
             if len(set(names)) < len(names):
                 raise yaml.composer.ComposerError(None, None, _repeated(names), node.start_mark)
             return node
@@ -199,7 +203,7 @@ def _yaml_loader() -> Any:
     }
     for kind, pattern in {
         "int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)",
-        "float": r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        "float": r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     }.items():
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^({pattern})$"), list("-+.0123456789"))

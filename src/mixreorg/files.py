@@ -119,7 +119,10 @@ def require_replaceable(folder: Path) -> None:
             point, which stays where it is.
     """
     try:
-        reasons = {"it is the folder that you are in": folder.samefile("."), "it is a mount point": folder.is_mount()}
+        reasons = {
+            "it is the folder that you are in": folder.samefile("."),
+            "it is a mount point": os.path.ismount(folder),
+        }
     except OSError:  # not there, or closed: writing tells
         return
     reason = next((reason for reason, holds in reasons.items() if holds), None)

@@ -167,7 +167,8 @@ def test_what_one_process_fails_of_is_no_traceback_in_the_other(
     (tmp_path / "wandb.py").write_text("raise ImportError('not for this test')")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mixreorg"]
     command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     errors = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment).stderr
     assert "error: " in errors
     # A traceback of the launcher's own tells that its children failed; theirs would bear the number of a process.

@@ -99,10 +99,15 @@ def test_files(tmp_path: Path) -> None:
         ("run.yaml", "optim: {lr: 0.1}\nname: a\noptim: {lr: 0.2}\n", "'optim' stands twice"),
         ("run.yaml", "optim:\n  lr: 0.1\n  lr: 0.2\n", "'lr' stands twice"),
         ("run.json", '{"name": "a", "optim": {"lr": 0.1, "lr": 0.2}}', "'lr' stands twice"),
+        ("run.yaml", "when: 2026-02-30\n", "not valid YAML"),
+        ("run.yaml", "seed: !!int twelve\n", "not valid YAML"),
+        ("run.yaml", "a: " + 3000 * "[", "not valid YAML"),
         ("run.yaml", "optim: &all {lr: *all}\n", r"an alias \(\*NAME\) stands inside of what it names"),
     ],
 )
-def test_names_given_twice_and_circles_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_names_given_twice_circles_and_what_yaml_cannot_make_are_refused(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(MixreorgError, match=message):
@@ -111,8 +116,9 @@ def test_names_given_twice_and_circles_are_refused(tmp_path: Path, name: str, te
 
 def test_sections_may_be_merged_and_used_again(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("a: &a {lr: 1, seed: 2}\nb: &b {<<: *a, lr: 3}\nc: {<<: *b, lr: 4}\n")
+    path.write_text("a: &a {lr: 1, seed: 2}\nb: &b {<<: *a, lr: 3}\nc: {<<: *b, lr: 4}\nd:\n  <<: *a\n  <<: *b\n")
     values = read_config_file(path)
+    assert values["d"].keys() == {"lr", "seed"}
     assert values["b"] == {"lr": 3, "seed": 2}
     assert values["c"] == {"lr": 4, "seed": 2}
 
@@ -126,13 +132,14 @@ def test_sections_may_be_merged_and_used_again(tmp_path: Path) -> None:
         ("1e-3", 1e-3),
         (".5", 0.5),
         ("-1.5e2", -150.0),
+        ("._", "._"),
         # 10 and 90 in YAML 1.1, which nobody means
         ("012", "012"),
         ("1:30", "1:30"),
         ("1:30.5", "1:30.5"),
     ],
 )
-def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
+def test_numbers_are_what_people_mean(tmp_path: Path, text: str, value: object) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"a: {text}\n")
     read = read_config_file(path)["a"]

@@ -35,7 +35,7 @@ from mixreorg.errors import MixreorgError
 from mixreorg.files import write_atomically
 
 INDEX_SUFFIX = ".index"
-_FORMAT = "mixreorg shard index 1"
+_FORMAT = "mixreorg shard index 2"
 # Large enough for nearly every header; a photo with a long profile before its size is read whole.
 _HEAD_BYTES = 1 << 15
 

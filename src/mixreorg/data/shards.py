@@ -64,7 +64,10 @@ class LocalFile:
     @property
     def remedy(self) -> str:
         """Index it again."""
-        return "mixreorg data check, without --sample, writes its index again"
+        return (
+            "mixreorg data check, without --sample and with --index-dir where the run has data.index_dir, writes its "
+            "index again"
+        )
 
     def open(self) -> BinaryIO:
         """Open it."""

@@ -48,7 +48,7 @@ def require_other_phrases(classes: Sequence[ClassName], background_phrases: Sequ
             if phrase.casefold() in background:
                 raise MixreorgError(
                     f"{phrase!r} is a phrase of the class {item.name!r} and one of the protocol's background_phrases, "
-                    "which take all its pixels; leave it out of one of them"
+                    "which would take every pixel of that phrase; leave it out of one of them"
                 )
 
 

@@ -278,7 +278,7 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
         raise MixreorgError("--device mps: this machine has no usable MPS device; take --device cpu")
     if config.precision == "fp16" and (device in ("cpu", "mps") or not torch.cuda.is_available()):
         raise MixreorgError("precision fp16 needs a CUDA device; take --set precision=bf16 or fp32")
-    launched = _launched()
+    _check_launch()
     # Every process computes the same BatchNorm statistics, so buffers need no broadcast.
     options = DistributedDataParallelKwargs(
         broadcast_buffers=False, find_unused_parameters=_may_rest(config), gradient_as_bucket_view=True
@@ -293,6 +293,8 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         kwargs_handlers=[options],
     )
+    # Not before accelerate, which writes there what MPI's launchers say by other names.
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes or accelerator.use_distributed != (launched > 1):
         raise MixreorgError(
             f"{launched} processes were launched, but on {accelerator.device.type} they cannot train together; "
@@ -301,17 +303,18 @@ def _accelerator(config: TrainConfig, device: Device) -> "Accelerator":
     return accelerator
 
 
-def _launched() -> int:
-    """How many processes the launcher says it started."""
+def _check_launch() -> None:
+    """Refuse what a launcher of another program left in the environment."""
     text = os.environ.get("WORLD_SIZE", "1")
-    missing = [name for name in ("RANK", "MASTER_ADDR") if name not in os.environ]
+    ranks = {"RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"}  # as accelerate reads them
+    missing = [] if ranks & os.environ.keys() else ["RANK"]
+    missing += [] if "MASTER_ADDR" in os.environ else ["MASTER_ADDR"]
     if not text.isdecimal() or (int(text) > 1 and missing):
         lacking = f" and has no {' and '.join(missing)}" if missing else ""
         raise MixreorgError(
             f"the environment says WORLD_SIZE={text}{lacking}, as no launcher leaves it; unset WORLD_SIZE to train "
             "with one process, or start several with torchrun"
         )
-    return int(text)
 
 
 def _may_rest(config: TrainConfig) -> bool:

@@ -121,7 +121,7 @@ def test_captions_that_were_mended_in_their_place_are_noticed(tmp_path: Path) ->
     assert source.problems.counts == {}
     assert part.read(0)[1] == "a photo of a cat"
     assert part.read(3)[1] == "a photo of a cot"
-    changed = r"a\.tar changed after it was indexed; mixreorg data check, without --sample, writes its index again$"
+    changed = r"a\.tar changed after it was indexed; mixreorg data check, .* writes its index again$"
     for index in (1, 19, 20):
         for read in (part.read, part.caption):
             with pytest.raises(MixreorgError, match=changed):

@@ -1,4 +1,8 @@
 import copy
+import os
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -177,6 +181,31 @@ def test_what_a_launcher_left_behind_is_one_error(
         monkeypatch.setenv("MASTER_ADDR", address)
     with pytest.raises(MixreorgError, match=f"{message}.*; unset WORLD_SIZE"):
         Engine(config, "cpu")
+
+
+_JOIN = """
+from mixreorg.distributed import rank, world_size
+from mixreorg.train.config import TrainConfig
+from mixreorg.train.engine import Engine
+Engine(TrainConfig(precision="fp32"), "cpu")
+print(rank(), world_size())
+"""
+
+
+def test_processes_of_an_mpi_launcher_join() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMPI_COMM_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _JOIN],
+            env={**os.environ, **names, "OMPI_COMM_WORLD_RANK": number, "OMPI_COMM_WORLD_LOCAL_RANK": number},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in "01"
+    ]
+    assert [process.communicate(timeout=180)[0] for process in processes] == ["0 2\n", "1 2\n"]
 
 
 def test_half_precision_needs_a_device_that_has_it(config: TrainConfig) -> None:
