@@ -119,12 +119,11 @@ def require_replaceable(folder: Path) -> None:
             point, which stays where it is.
     """
     try:
-        reasons = {
-            "it is the folder that you are in": folder.samefile("."),
-            "it is a mount point": os.path.ismount(folder),
-        }
+        is_here = folder.samefile(".")
     except OSError:  # not there, or closed: writing tells
         return
+    # Not Path.is_mount: that of Python 3.11 knows none on Windows, and takes a link to another disk for one.
+    reasons = {"it is the folder that you are in": is_here, "it is a mount point": os.path.ismount(folder)}
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if reason is not None:
         raise MixreorgError(f"{folder} cannot be replaced as a whole ({reason}); name a new folder inside it")

@@ -132,13 +132,21 @@ def test_odd_names_and_shapes_do_not_stop_the_others(model_folder: Path, photo: 
     assert len(list((tmp_path / "out").glob("*_labels.png"))) == 2
 
 
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+
+
 @pytest.mark.parametrize(
     ("redirection", "code", "words"),
     [
         ("<&-", 0, ""),
         (">&-", 0, ""),
         ("2>&-", 0, ""),
-        (">/dev/full", 2, "error: cannot write to the standard output: No space left on device"),
+        pytest.param(
+            ">/dev/full",
+            2,
+            "error: cannot write to the standard output: No space left on device",
+            marks=needs_dev_full,
+        ),
     ],
 )
 def test_streams_that_are_closed_or_full(
@@ -152,12 +160,53 @@ def test_streams_that_are_closed_or_full(
     assert (tmp_path / "out" / "photo.json").is_file()
 
 
+@needs_dev_full
 def test_a_full_output_is_told_also_of_what_python_writes_at_its_end() -> None:
     for arguments in ("--version", "--help"):
         command = f"{shlex.quote(sys.executable)} -m mixreorg {arguments} >/dev/full"
         result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300)
         assert result.returncode == 2
         assert result.stderr.startswith("error: cannot write to the standard output")
+
+
+FAILING = """
+import typer
+from mixreorg.cli import main
+from mixreorg.errors import MixreorgError
+main.app = typer.Typer(pretty_exceptions_enable=False)
+@main.app.command()
+def fail() -> None:
+    print("some results")
+    raise {error}
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("MixreorgError('no report')", 2, "error: no report"),
+        ("KeyError('a defect')", 1, "KeyError: 'a defect'"),
+        ("ConnectionResetError(104, 'reset')", 1, "ConnectionResetError: [Errno 104] reset"),
+    ],
+)
+def test_an_error_is_told_where_nobody_reads_the_output(error: str, code: int, words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    # Else the line before the error would be the first to fail.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", FAILING.format(error=error)],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=buffered,
+            text=True,
+            timeout=300,
+        )
+    finally:
+        os.close(writing)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (code, words), result.stderr
 
 
 def test_a_list_on_a_closed_input_is_one_message(model_folder: Path, tmp_path: Path) -> None:

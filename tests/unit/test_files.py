@@ -152,8 +152,7 @@ def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytes
         message = r"the folder that you are in\); name a new folder inside it"
         with pytest.raises(MixreorgError, match=message), folder_in_one_step(folder):
             pytest.fail("was filled")
-    # Path.is_mount knows no Windows before Python 3.12.
-    monkeypatch.setattr("os.path.ismount", lambda path: path.name == "disk")
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "disk")
     (tmp_path / "disk").mkdir()
     with pytest.raises(MixreorgError, match=r"disk cannot be replaced as a whole \(it is a mount point\)"):
         require_replaceable(tmp_path / "disk")

@@ -116,17 +116,18 @@ def _mend_streams() -> None:
 
 
 def _end_unwritten(error: OSError) -> NoReturn:
-    """End a command whose results cannot be printed; the error is another's if an empty line can.
+    """End a command whose results cannot be printed; the error is another's if it names a file or an empty line can.
 
     Raises:
         OSError: the error, where it is another's.
     """
+    if error.filename is not None:
+        raise error
     try:
         print(flush=True)
-    except OSError:
-        # What is left in the buffer would raise the same when Python ends.
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    except OSError as unwritten:
+        if unwritten.errno != error.errno:
+            raise error from None
     else:
         raise error
     if isinstance(error, BrokenPipeError):  # whoever read it has read enough
@@ -135,15 +136,25 @@ def _end_unwritten(error: OSError) -> NoReturn:
     sys.exit(2)
 
 
+def _drop_unwritten() -> None:
+    """What is left in the buffer of an output that takes nothing would raise once more when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def main() -> None:
     """Entry point: runs a command; a user's error is one message and exit code 2, never a traceback."""
     _mend_streams()
     try:
         try:
             app()
-        finally:
-            # Not when Python ends, where nobody could tell in words that it fails.
+        except SystemExit:
+            # Not when Python ends, where nobody could tell in words that it fails. Other errors come before this one.
             sys.stdout.flush()
+            raise
     except MixreorgError as error:
         _print_error(str(error))
         sys.exit(2)
@@ -163,3 +174,5 @@ def main() -> None:
             raise
         _print_error(f"there is not enough memory for this; take smaller photos, windows or batches ({error})")
         sys.exit(2)
+    finally:
+        _drop_unwritten()

@@ -200,9 +200,11 @@ def _image_path(out: Path, to: Runtime, baked: bool) -> Path:
                 f"{out} already holds an export for another runtime ({other.name}); name another folder"
             )
         image = out / f"{IMAGE}{suffix}"
-        if out.is_dir() and any(out.iterdir()) and not (image.is_file() and holds_manifest(image)):
+        # One will do: of an export that is damaged, the message on reading says to export the model again.
+        is_export = any(graph.is_file() and holds_manifest(graph) for graph in (image, image.with_stem(TEXT)))
+        if out.is_dir() and any(out.iterdir()) and not is_export:
             # A model folder has a tokenizer.json, too, and it may be another's.
-            raise MixreorgError(f"{out} is not empty and holds no export; name another folder")
+            raise MixreorgError(f"{out} is not empty and holds no export; name another folder, or empty it")
         return image
     if out.suffix != suffix or out.is_dir():
         raise MixreorgError(f"{out}: an export with classes to {to} is one file; name it *{suffix}")

@@ -40,6 +40,8 @@ def read_hf_tokenizer(folder: Path, vocab_size: int, context_length: int) -> Tok
     elif (folder / WHOLE).is_file():
         path = folder / WHOLE
         content = read_json(path)
+        if isinstance(content, dict) and "model" not in content and "merges" in content:
+            return Tokenizer.from_dict(content, source=str(path))  # of this package's own form
         model = content.get("model") if isinstance(content, dict) else None
         if not isinstance(model, dict) or not isinstance(model.get("merges"), list):
             raise MixreorgError(f"{path} is not a byte-pair tokenizer, which a GroupViT has; restore it")

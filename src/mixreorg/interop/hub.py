@@ -1,5 +1,6 @@
 """Models on the Hugging Face hub: fetched once into its cache, and put there."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ ALIASES = {
 
 _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_OPTIONAL = ("tokenizer.json", "merges.txt", "vocab.json", CALIBRATION_FILE, CARD)
+_OPTIONAL = ("tokenizer.json", "merges.txt", "vocab.json", CALIBRATION_FILE)
 _PATIENCE = 5.0
 """Seconds to wait for the hub's first answer."""
 _Result = TypeVar("_Result")
@@ -104,6 +105,9 @@ def _fetch(repo: str, revision: str | None, source: str) -> Path:
             _download(library, repo, _WEIGHTS[1], commit)
         for file in _OPTIONAL:
             _fetch_optional(library, repo, file, commit, what)
+        # Nothing but the licence of what is saved depends on it: no reason to refuse a model that is in the cache.
+        with contextlib.suppress(MixreorgError):
+            _fetch_optional(library, repo, CARD, commit, what)
         return config.parent
 
     return _explained(fetch, what, "check the name, or log in with `hf auth login` if it is private")

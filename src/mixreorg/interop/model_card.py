@@ -130,7 +130,9 @@ def license_of(card: Path) -> str | None:
         return None
     text = card.read_text(encoding="utf-8", errors="replace")
     front = re.match(r"---\n(.*?)\n---", text, flags=re.DOTALL)
-    named = re.search(r"^license:[ \t]+(\S.*?)[ \t]*$", front[1], flags=re.MULTILINE) if front else None
+    # Not what YAML reads as a comment, a list, null or the text of other lines.
+    pattern = r"^license:[ \t]+(?!null[ \t]*$)([^\s#\[{>|~&*!%@`].*?)[ \t]*$"
+    named = re.search(pattern, front[1], flags=re.MULTILINE) if front else None
     return (_from_yaml(named[1]) or None) if named else None
 
 

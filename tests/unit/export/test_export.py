@@ -516,6 +516,11 @@ def test_an_earlier_export_is_replaced(model, exports, tmp_path, to, suffix) -> 
     assert ExportedSegmenter(root / f"baked{suffix}", threads=1).manifest.class_names == CLASSES[:2]
     export_model(model, root / to, to, size=(64, 64))
     assert ExportedSegmenter(root / to, threads=1).manifest.size == (64, 64)
+    # As the message says that a damaged one is read with.
+    graph = root / to / f"image{suffix}"
+    graph.write_bytes(graph.read_bytes()[:100])
+    export_model(model, root / to, to)
+    assert ExportedSegmenter(root / to, threads=1).manifest.size is None
 
 
 BLOCK_TORCH = """

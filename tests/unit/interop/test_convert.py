@@ -383,6 +383,11 @@ def test_a_card_keeps_the_licence_of_the_source(folder: Path, tmp_path: Path, na
         ('license: ""', None),
         ("license:", None),
         ("license_name: mine", None),
+        ("license: # none yet", None),
+        ("license: [mit, apache-2.0]", None),
+        ("license: null", None),
+        ("license: ~", None),
+        ("license: >-", None),
     ],
 )
 def test_the_licence_of_a_card(tmp_path: Path, line: str, name: str | None) -> None:

@@ -103,6 +103,8 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
         hub.files["me/native"]["README.md"] = b"---\nlicense: cc0-1.0\n---\n"
         put(hub, "me/broken", hf)
         hub.broken.add(("me/broken", "calibration.json"))
+        put(hub, "me/cardless", home / "native")
+        hub.broken.add(("me/cardless", "README.md"))
         put(hub, "me/partly", home / "native")
         hub.files["me/clip"] = {"config.json": b'{"model_type": "clip"}'}
         hub.files["me/half"] = {"config.json": b'{"model_type": "groupvit"}'}
@@ -119,6 +121,7 @@ def session(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> S
                 "calibration": "load_model('me/native').inference_calibration",
                 "licence": f"convert_model('me/native', {str(home / 'copy')!r}, 'native')",
                 "broken": "load_model('me/broken')",
+                "cardless": "load_model('me/cardless').config.embed_dim",
                 "partly": f"[hf_hub_download('me/partly', name) for name in {needed}]",
                 "clip": "load_model('me/clip')",
                 "half": "load_model('me/half')",
@@ -192,6 +195,10 @@ def test_a_hub_that_fails_at_a_file_is_not_taken_to_lack_it(session: Session) ->
     assert "neither gave its calibration.json nor said that it has none" in session.online["broken"]
     assert "501" in session.online["broken"]
     assert "HF_HUB_OFFLINE=1" in session.online["broken"]
+
+
+def test_a_card_that_cannot_be_had_stops_nobody(session: Session) -> None:
+    assert session.online["cardless"] == str(session.model.config.embed_dim)
 
 
 def test_what_another_program_left_in_the_cache_is_enough_without_a_network(session: Session) -> None:

@@ -52,6 +52,10 @@ def test_a_lone_file_of_theirs_has_the_tokenizer_beside_it(
         model = load_model(source, unseen=tiny_config)
         assert model.tokenizer is not None
         assert model.tokenizer.to_dict() == tokenizer.to_dict()
+    tokenizer.save(hf_folder / "tokenizer.json")  # in our own form
+    model = load_model(hf_folder / "model.safetensors", unseen=tiny_config)
+    assert model.tokenizer is not None
+    assert model.tokenizer.to_dict() == tokenizer.to_dict()
     (hf_folder / "tokenizer.json").unlink()
     with pytest.raises(MixreorgError, match=r"CLIP's has 49,408 and 24\. Put the tokenizer\.json that it was trained"):
         load_model(hf_folder / "model.safetensors")
