@@ -191,6 +191,19 @@ def exists(path: Path) -> bool:
         return False
 
 
+def sync(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, to the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return  # Windows keeps names safe by itself and opens no folders.
+    # Windows brings nothing to the disk that is open for reading alone; no system opens folders otherwise.
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

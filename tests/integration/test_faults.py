@@ -61,6 +61,12 @@ def run(config: TrainConfig, folder: Path, watch: Watch | None = None) -> None:
     train(config, folder, resume="auto", device="cpu", console=console)
 
 
+def in_two_processes(config: Path, folder: Path) -> list[str]:
+    """The command of a run of two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mixreorg"]
+    return [*command, "train", "--config", str(config), "--out", str(folder), "--device", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -94,8 +100,7 @@ def test_terminated_processes_save_together(config: TrainConfig, tmp_path: Path)
     config = config.updated(steps=100_000, checkpoint_every=100_000)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mixreorg"]
-    command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(folder), "--device", "cpu"]
+    command = in_two_processes(tmp_path / "config.json", folder)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     log = folder / "log.jsonl"
@@ -165,8 +170,7 @@ def test_what_one_process_fails_of_is_no_traceback_in_the_other(
         config = config.updated(wandb_project="none")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     (tmp_path / "wandb.py").write_text("raise ImportError('not for this test')")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mixreorg"]
-    command += ["train", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    command = in_two_processes(tmp_path / "config.json", tmp_path / "run")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     errors = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment).stderr

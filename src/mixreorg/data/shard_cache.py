@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mixreorg.errors import MixreorgError
+from mixreorg.files import sync
 
 # Other files that a user keeps in the folder are neither counted nor removed.
 _SHARD = re.compile(r"[0-9a-f]{16}-[^/]*\.tar")
@@ -80,8 +81,7 @@ class ShardCache:
             time.sleep(_POLL_SECONDS)
         try:
             download(part)
-            with part.open("rb+") as written:  # else a power failure may leave the name with holes for data
-                os.fsync(written.fileno())
+            sync(part)  # else a power failure may leave the name with holes for data
             # Opened before it can be evicted.
             file = part.open("rb", buffering=0)
             with self._lock("cache"):  # whoever counts meets it under one of its names

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from mixreorg.config import StrictConfig
 from mixreorg.distributed import on_first_process
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json, write_json
+from mixreorg.files import read_json, sync, write_json
 from mixreorg.models.dual_encoder import DualEncoder
 from mixreorg.models.folder import load_weights, read_tensors, save_model, save_tensors
 from mixreorg.train.card import CARD, RunFacts, earlier_steps, logged_losses, make_card, read_card
 from mixreorg.train.config import TrainConfig
-from mixreorg.train.integrity import damage, seal, sync
+from mixreorg.train.integrity import damage, seal
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _NAME = r"^step-(\d{8,})$"

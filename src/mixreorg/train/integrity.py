@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mixreorg.config import StrictConfig
 from mixreorg.errors import MixreorgError
-from mixreorg.files import read_json, write_json
+from mixreorg.files import read_json, sync, write_json
 
 CHECKSUMS = "checksums.json"
 # What a disk reports when a sector or a block of the file system is gone.
@@ -67,17 +67,6 @@ def damage(folder: Path) -> str | None:
         if reason is not None:
             return f"{name} {reason}"
     return None
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or the names in a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows keeps names safe by itself and opens no folders.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _difference(path: Path, expected: _Checksum) -> str | None:

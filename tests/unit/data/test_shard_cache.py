@@ -33,6 +33,27 @@ class Store:
             return file.read()
 
 
+class HeldDownload:
+    """Of shard 1, as another process's: ``begun`` is set when it has written a part, and ``go_on`` ends it."""
+
+    def __init__(self, cache: ShardCache, size: int) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.size = size
+        self.thread = threading.Thread(target=lambda: cache.open(name_of(1), size, self.write).close())
+        self.thread.start()
+        assert self.begun.wait(10)
+
+    def write(self, path: Path) -> None:
+        path.write_bytes(b"\1" * 10)
+        self.begun.set()
+        self.go_on.wait(10)
+        path.write_bytes(b"\1" * self.size)
+
+    def end(self) -> None:
+        self.go_on.set()
+        self.thread.join(10)
+
+
 def held(cache: ShardCache) -> list[str]:
     return sorted(path.name[-5:-4] for path in cache.folder.glob("*.tar"))
 
@@ -111,22 +132,12 @@ def test_what_a_dead_process_left_of_the_same_shard_takes_no_room(
 
 def test_who_waits_for_a_download_takes_what_it_brought(tmp_path: Path) -> None:
     cache, store = ShardCache(tmp_path, 300), Store()
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow_download(path: Path) -> None:
-        begun.set()
-        go_on.wait(10)
-        path.write_bytes(b"\1" * 100)
-
-    first = threading.Thread(target=lambda: cache.open(name_of(1), 100, slow_download).close())
+    first = HeldDownload(cache, 100)
     second = threading.Thread(target=lambda: store.read(cache, 1))
-    first.start()
-    assert begun.wait(10)
     second.start()
     second.join(0.3)
     assert second.is_alive()
-    go_on.set()
-    first.join(10)
+    first.end()
     second.join(10)
     assert not second.is_alive()
     assert store.fetched == []
@@ -155,24 +166,13 @@ def test_a_download_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkey
 
 def test_downloads_under_way_count_and_are_waited_for(tmp_path: Path) -> None:
     cache, store = ShardCache(tmp_path, 250), Store()
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow_download(path: Path) -> None:
-        path.write_bytes(b"\1" * 10)
-        begun.set()
-        go_on.wait(10)
-        path.write_bytes(b"\1" * 200)
-
-    first = threading.Thread(target=lambda: cache.open(name_of(1), 200, slow_download).close())
+    first = HeldDownload(cache, 200)
     second = threading.Thread(target=lambda: store.read(cache, 2))
-    first.start()
-    assert begun.wait(10)
     second.start()
     second.join(3 * shard_cache._POLL_SECONDS)
     assert second.is_alive()
     assert store.fetched == []
-    go_on.set()
-    first.join(10)
+    first.end()
     second.join(10)
     assert held(cache) == ["2"]
 
